@@ -1,0 +1,3 @@
+"""The DataFast relay: every payment, from any provider, into DataFast, once."""
+
+__version__ = "0.1.0"

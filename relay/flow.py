@@ -1,0 +1,165 @@
+"""The whole way of an event, in two functions.
+
+    accept()    in the provider's request: verify, parse, store. Ends when the event is on disk.
+    deliver()   in a worker: (fetch,) map, ledger, pace, forward, settle. Holds no transaction
+                while it talks to anybody.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from relay import fetch, ledger, mapping, refunds, settle
+from relay.config import Source
+from relay.errors import FetchError, PayloadError
+from relay.forward import Forwarder
+from relay.mapping import UNREADABLE, Body
+from relay.model import (
+    Attempt,
+    Decision,
+    Delivery,
+    Event,
+    Ignored,
+    Payment,
+    Received,
+    State,
+    Trust,
+)
+from relay.payload import Payload
+from relay.store import Arrival, Store
+
+@dataclass(frozen=True)
+class Accepted:
+    """What became of one request: how many events it held, and how many were new."""
+
+    events: int
+    new: int
+    dead: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far a delivery came; `kept` is False if another worker has it by now."""
+
+    decision: Decision
+    attempt: Attempt | None = None
+    added: int = 0
+    kept: bool = True
+
+
+def accept(source: Source, request: Received, store: Store) -> Accepted:
+    """Verify, parse, store. When this returns, the request is on disk.
+
+    Raises VerificationError (nothing is stored) and StoreUnavailableError. A request that is
+    genuine and cannot be read is stored as one dead event: it can be replayed after a fix.
+    """
+    source.provider.signature.verify(request, trust(source))
+    try:
+        found, dead = mapping.events(source.provider, request, source.settings), None
+    except PayloadError as error:
+        digest = hashlib.sha256(request.body).hexdigest()
+        dead = f"{error.reason}: {error.message}"
+        found = [Event(f"{UNREADABLE}:{digest}", UNREADABLE, Payload(None))]
+    new = store.add(Arrival(source.name, request, found, dead)) if found else 0
+    return Accepted(len(found), new, dead)
+
+
+def trust(source: Source) -> Trust:
+    """What the source's requests are checked with."""
+    return Trust(source.secrets, source.tolerance, source.settings, fetch.download)
+
+
+class Courier:
+    """Takes claimed deliveries the rest of their way; one for all threads of a worker."""
+
+    def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
+        self.store = store
+        self.now = clock
+        self.forwarder = Forwarder()
+
+    def deliver(self, delivery: Delivery, source: Source) -> Step:
+        """Fetch, map, ledger, pace, forward, settle. What it came to, for the log."""
+        try:
+            event = self.read(delivery, source)
+            if isinstance(event, list):
+                return self.expand(delivery, event)
+            payment = mapping.payment(source.provider, event, source.currency)
+            payment = ledger.consider(self.store, source, delivery, payment)
+            if isinstance(payment, Ignored):
+                return self.settle(delivery, Decision(State.IGNORED, payment.reason))
+            body = mapping.body(payment, refunds.posted_as(self.store, source, delivery, payment))
+        except PayloadError as error:
+            return self.settle(delivery, Decision(State.DEAD, f"{error.reason}: {error.message}"))
+        except FetchError as error:
+            return self.settle(delivery, self.after(error, delivery))
+        return self.forward(delivery, source, payment, body)
+
+    def read(self, delivery: Delivery, source: Source) -> Event | list[Event]:
+        """The delivery's event, complete; or the events that it turns out to be.
+
+        Raises PayloadError and FetchError.
+        """
+        events = mapping.events(source.provider, delivery.request, source.settings)
+        event = mapping.find(events, delivery.event_id)
+        if event is None:
+            return events if delivery.parent is None else self.recall(delivery, source, events)
+        if source.provider.fetch is None:
+            return event
+        api = fetch.LiveApi(source.settings["api_base"])
+        found = mapping.complete(source.provider, event, api)
+        self.store.keep_documents(delivery, api.documents)
+        return found[0] if [each.id for each in found] == [event.id] else found
+
+    def recall(self, delivery: Delivery, source: Source, events: list[Event]) -> Event:
+        """An event that came out of a fetch, once more out of what was fetched then."""
+        documents = self.store.documents(delivery.parent or 0)
+        for event in events:
+            found = mapping.complete(source.provider, event, fetch.RecordedApi(documents))
+            child = mapping.find(found, delivery.event_id)
+            if child is not None:
+                return child
+        msg = "the event is no longer found in what the provider's API answered; replay its parent"
+        raise PayloadError("missing_event", "$", msg)
+
+    def expand(self, delivery: Delivery, events: list[Event]) -> Step:
+        """The delivery was a hint, or unreadable once: its events go their own ways from here."""
+        added = self.store.expand(delivery, events, self.now())
+        return self.settle(delivery, Decision(State.IGNORED, f"became_{len(events)}_events"), added)
+
+    def forward(self, delivery: Delivery, source: Source, payment: Payment, body: Body) -> Step:
+        """Pace, forward, settle."""
+        destination = source.destination
+        gate, rate = destination.gate, destination.rate_limit
+        if not delivery.has_slot and not self.store.take_slot(gate, rate, self.now()):
+            self.store.wait_for_slot(delivery, gate, self.now())
+            return Step(Decision(State.PENDING, "waits_for_slot"))
+        started_at = self.now()
+        outcome = self.forwarder.send(destination, body, started_at)
+        ended_at = self.now()
+        attempt = Attempt(started_at, ended_at - started_at, body.json, outcome)
+        decision = settle.decide(outcome, delivery, ended_at, random.random())  # noqa: S311
+        decision = refunds.reconsider(
+            decision, delivery, payment, body, ended_at, destination.refunds
+        )
+        notes = {
+            "kind": payment.kind,
+            "transaction_id": payment.transaction_id,
+            "mark": "; ".join(f"{name} left out: {why}" for name, why in body.left_out.items()) or None,
+        }
+        kept = self.store.settle(
+            delivery, decision, ended_at, gate=gate, attempt=attempt, notes=notes
+        )
+        return Step(decision, attempt, kept=kept)
+
+    def settle(self, delivery: Delivery, decision: Decision, added: int = 0) -> Step:
+        """Nothing was posted: write down why."""
+        kept = self.store.settle(delivery, decision, self.now())
+        return Step(decision, added=added, kept=kept)
+
+    def after(self, error: FetchError, delivery: Delivery) -> Decision:
+        """The provider's API did not answer as it should."""
+        if error.permanent:
+            return Decision(State.DEAD, f"{error.reason}: {error.message}")
+        return settle.retry(error.reason, delivery, self.now(), random.random())  # noqa: S311

@@ -1,0 +1,143 @@
+"""An event becomes a payment; a payment becomes the body of one POST. Pure.
+
+Mapping happens in the worker, from the stored bytes, so that a mapper that is mended also mends a
+replay.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import simplejson
+from marshmallow import Schema, ValidationError, fields, validate
+
+from relay import visitor
+from relay.errors import PayloadError
+from relay.model import Event, Ignored, Kind, Payment, Received, Recurrence
+from relay.provider import Api, Provider
+
+UNREADABLE = "unreadable"
+
+_LONGEST_ID = 255
+# What DataFast refuses when it is malformed, and money does not need.
+_DISPENSABLE = ("datafast_visitor_id", "email", "name", "customer_id")
+
+
+def _uuid_v4(text: str) -> None:
+    if not visitor.is_valid(text):
+        msg = "not a UUID v4"
+        raise ValidationError(msg)
+
+
+class PaymentSchema(Schema):
+    """The body of `POST /api/v1/payments`. Source: https://datafa.st/docs/api/website/payments"""
+
+    amount = fields.Decimal(required=True, allow_nan=False, validate=validate.Range(min=0))
+    currency = fields.String(required=True, validate=validate.Regexp(r"[A-Z]{3}\Z"))
+    transaction_id = fields.String(required=True, validate=validate.Length(1, _LONGEST_ID))
+    datafast_visitor_id = fields.String(validate=_uuid_v4)
+    email = fields.Email()
+    name = fields.String()
+    customer_id = fields.String()
+    renewal = fields.Boolean()
+    refunded = fields.Boolean()
+    is_free_trial = fields.Boolean()
+    timestamp = fields.AwareDateTime(format="iso", required=True)
+
+
+SCHEMA = PaymentSchema()
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is posted, and what had to be left out of it (field: why)."""
+
+    fields: dict[str, Any]
+    left_out: dict[str, str]
+
+    @property
+    def json(self) -> str:
+        """The bytes' text; amounts stand in it digit by digit as they are."""
+        return simplejson.dumps(self.fields, use_decimal=True, ensure_ascii=False)
+
+
+def events(provider: Provider, request: Received, settings: Mapping[str, Any]) -> list[Event]:
+    """The events in a request, each once. Raises PayloadError, also for ids no table could hold."""
+    return _checked(provider.parse(request), settings)
+
+
+def complete(provider: Provider, event: Event, api: Api) -> list[Event]:
+    """What a thin event turns out to be. Raises PayloadError and FetchError."""
+    if provider.fetch is None:
+        return [event]
+    return _checked(provider.fetch(event, api), event.settings)
+
+
+def find(events: list[Event], event_id: str) -> Event | None:
+    """The event called `event_id`."""
+    return next((event for event in events if event.id == event_id), None)
+
+
+def _checked(events: list[Event], settings: Mapping[str, Any]) -> list[Event]:
+    found = {}
+    for event in events:
+        if not event.id or len(event.id) > _LONGEST_ID or len(event.type) > _LONGEST_ID:
+            msg = f"the event's id or type is empty or longer than {_LONGEST_ID} characters"
+            raise PayloadError("bad_id", event.data.path, msg)
+        found[event.id] = replace(event, settings=settings)
+    return list(found.values())
+
+
+def payment(provider: Provider, event: Event, currency: str | None = None) -> Payment | Ignored:
+    """What the event means, by its provider's mapper; or why it is nothing for DataFast.
+
+    `currency` is the source's own, for providers that name none. Raises PayloadError.
+    """
+    mapper = provider.events.get(event.type)
+    if mapper is None:
+        return Ignored(provider.ignored.get(event.type, "unknown_type"))
+    found = mapper(event)
+    if isinstance(found, Ignored):
+        return found
+    if found.kind is Kind.TRIAL:
+        found = replace(found, amount=Decimal(0), recurrence=None, currency=found.currency or "USD")
+    elif found.amount == 0:
+        return Ignored("zero_amount")
+    if not (found.currency or currency):
+        msg = f"{provider.title} names no currency; set `currency` of this source"
+        raise PayloadError("missing_currency", event.data.path, msg)
+    return replace(found, currency=found.currency or currency)
+
+
+def body(payment: Payment, transaction_id: str | None = None) -> Body:
+    """The body to post. `transaction_id` stands in for the payment's own (a refund's policy).
+
+    What DataFast would refuse and money does not need (a visitor id that is no UUID v4, an e-mail
+    address that is none) is left out and named. Raises PayloadError when what money needs is wrong.
+    """
+    wire = {
+        "amount": payment.amount,
+        "currency": payment.currency,
+        "transaction_id": transaction_id or payment.transaction_id,
+        "datafast_visitor_id": payment.visitor_id,
+        "email": payment.email,
+        "name": payment.name,
+        "customer_id": payment.customer_id,
+        "renewal": payment.recurrence is Recurrence.RENEWAL or None,
+        "refunded": payment.kind in {Kind.REFUND, Kind.DISPUTE} or None,
+        "is_free_trial": payment.kind is Kind.TRIAL or None,
+        "timestamp": iso(payment.occurred_at),
+    }
+    wire = {name: value for name, value in wire.items() if value is not None}
+    wrong = SCHEMA.validate(wire)
+    left_out = {name: " ".join(wrong.pop(name)) for name in _DISPENSABLE if name in wrong}
+    if wrong:
+        raise PayloadError("wrong_payment", "$", f"DataFast would refuse it: {wrong}")
+    return Body({name: value for name, value in wire.items() if name not in left_out}, left_out)
+
+
+def iso(moment: datetime) -> str:
+    """ISO 8601 in UTC with a Z, to the millisecond, as JavaScript writes it."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,182 @@
+"""Everything durable. The rest of the relay knows this class, and no table."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from sqlalchemy.engine import Connection, Row
+from sqlalchemy.exc import SQLAlchemyError
+
+from relay.errors import StoreUnavailableError
+from relay.model import Attempt, Decision, Delivery, Document, Event, Payment
+from relay.store import inbox, ledger, queue, views
+from relay.store.engine import migrate, open_engines, sqlite_path
+from relay.store.inbox import Arrival
+from relay.store.views import Filter
+from relay.store.wake import Bell, NotifyBell, PipeBell
+from relay.store.writer import Writer
+
+__all__ = ["Arrival", "Filter", "Store", "migrate"]
+
+T = TypeVar("T")
+
+
+class Store:
+    """One database. Open it after a fork, never before. Methods may be called by any thread.
+
+    Every method that writes returns after its commit, and raises StoreUnavailableError when the
+    database cannot take it; then nothing of it is stored.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._writes, self._reads = open_engines(url)
+        self._writer = Writer(self._writes)
+        path = sqlite_path(url)
+        self.bell: Bell = (
+            PipeBell(path.with_name(f"{path.name}-due")) if path else NotifyBell(self._writes)
+        )
+
+    def close(self) -> None:
+        """Finish the writes under way and close the connections."""
+        self._writer.close()
+        self._writes.dispose()
+        self._reads.dispose()
+
+    # In
+
+    def add(self, arrival: Arrival) -> int:
+        """Store a request with its events; how many of them were new."""
+        new = self._writer.many(self._add_all, arrival)
+        self.bell.ring()
+        return new
+
+    def _add_all(self, connection: Connection, arrivals: list[Arrival]) -> list[int]:
+        new = inbox.add_all(connection, arrivals)
+        self.bell.ring_within(connection)
+        return new
+
+    # Out
+
+    def next_due(self, gates: Sequence[str]) -> tuple[datetime | None, set[str]]:
+        """See queue.next_due."""
+        return self.read(lambda connection: queue.next_due(connection, gates))
+
+    def gate_opens_at(self, gate: str) -> datetime | None:
+        """See queue.gate_opens_at."""
+        return self.read(lambda connection: queue.gate_opens_at(connection, gate))
+
+    def claim(self, now: datetime, lease: timedelta, limit: int) -> list[Delivery]:
+        """See queue.claim."""
+        return self._writer.one(lambda connection: queue.claim(connection, now, lease, limit))
+
+    def claim_ready(self, gate: str, rate: int, now: datetime, lease: timedelta) -> list[Delivery]:
+        """See queue.claim_ready."""
+        return self._writer.one(lambda it: queue.claim_ready(it, gate, rate, now, lease))
+
+    def take_slot(self, gate: str, rate: int, now: datetime) -> bool:
+        """See queue.take_slot. Without a limit it is enough to look."""
+        if not rate:
+            opens_at = self.gate_opens_at(gate)
+            return opens_at is None or opens_at <= now
+        return self._writer.one(lambda connection: queue.take_slot(connection, gate, rate, now))
+
+    def wait_for_slot(self, delivery: Delivery, gate: str, now: datetime) -> None:
+        """See queue.wait_for_slot."""
+        self._writer.one(lambda connection: queue.wait_for_slot(connection, delivery, gate, now))
+
+    def expand(self, delivery: Delivery, children: Sequence[Event], now: datetime) -> int:
+        """See queue.expand."""
+        added = self._writer.one(lambda it: queue.expand(it, delivery, children, now))
+        self.bell.ring()
+        return added
+
+    def keep_documents(self, delivery: Delivery, found: Sequence[Document]) -> None:
+        """See queue.keep_documents."""
+        self._writer.one(lambda connection: queue.keep_documents(connection, delivery, found))
+
+    def documents(self, id: int) -> list[Document]:
+        """See views.kept_documents."""
+        return self.read(lambda connection: views.kept_documents(connection, id))
+
+    def settle(
+        self,
+        delivery: Delivery,
+        decision: Decision,
+        now: datetime,
+        *,
+        gate: str = "",
+        attempt: Attempt | None = None,
+        notes: dict[str, Any] | None = None,
+    ) -> bool:
+        """See queue.settle."""
+        return self._writer.one(
+            lambda it: queue.settle(it, delivery, decision, now, key=gate, attempt=attempt, notes=notes)
+        )
+
+    def open_gates(self, gates: Sequence[str]) -> None:
+        """See queue.open_gates."""
+        self._writer.one(lambda connection: queue.open_gates(connection, gates))
+
+    # Memory
+
+    def tell(self, delivery: Delivery, payment: Payment) -> bool:
+        """See store.ledger.tell."""
+        return self._writer.one(lambda connection: ledger.tell(connection, delivery, payment))
+
+    def is_full(self, source: str, refund: Payment) -> bool:
+        """Whether a refund takes back all of its original, as far as that is known here."""
+        original = refund.original_id or ""
+        charge = self.read(lambda connection: ledger.charged(connection, source, original))
+        if charge is None:
+            return False
+        return (Decimal(charge.amount), charge.currency) == (refund.amount, refund.currency)
+
+    # For people, and for health
+
+    def listed(self, wanted: Filter, limit: int = views.LISTED) -> list[Row[Any]]:
+        """See views.listed."""
+        return self.read(lambda connection: views.listed(connection, wanted, limit))
+
+    def counted(self, wanted: Filter) -> int:
+        """See views.counted."""
+        return self.read(lambda connection: views.counted(connection, wanted))
+
+    def named(self, name: str) -> list[int]:
+        """See views.named."""
+        return self.read(lambda connection: views.named(connection, name))
+
+    def shown(self, id: int) -> dict[str, Any]:
+        """See views.shown."""
+        return self.read(lambda connection: views.shown(connection, id))
+
+    def replay(self, wanted: Filter, now: datetime) -> int:
+        """See views.replay."""
+        count = self._writer.one(lambda connection: views.replay(connection, wanted, now))
+        self.bell.ring()
+        return count
+
+    def beat(self, worker: str, now: datetime) -> None:
+        """See views.beat. Also proves that the store can be written."""
+        self._writer.one(lambda connection: views.beat(connection, worker, now))
+
+    def leave(self, worker: str) -> None:
+        """See views.leave."""
+        self._writer.one(lambda connection: views.leave(connection, worker))
+
+    def last_beat(self) -> datetime | None:
+        """See views.last_beat."""
+        return self.read(views.last_beat)
+
+    def oldest_due(self, now: datetime) -> datetime | None:
+        """See views.oldest_due."""
+        return self.read(lambda connection: views.oldest_due(connection, now))
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        """Run a query. Raises StoreUnavailableError."""
+        try:
+            with self._reads.begin() as connection:
+                return query(connection)
+        except SQLAlchemyError as error:
+            cause = type(error).__name__
+            raise StoreUnavailableError("store_unavailable", f"the database refused: {cause}") from error

@@ -1,0 +1,70 @@
+"""Opening the database: SQLite for one machine, PostgreSQL for many, the same code for both."""
+
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy import create_engine, event
+from sqlalchemy.engine import URL, Engine, make_url
+
+# How long a write waits for another process's write before it gives up, in milliseconds.
+SQLITE_BUSY_MS = 5_000
+POSTGRES_CONNECT_S = 5
+
+
+def open_engines(url: str) -> tuple[Engine, Engine]:
+    """The engine that writes and the engine that reads; on PostgreSQL they are one."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite(parsed, "IMMEDIATE", pool_size=1), _sqlite(parsed, "DEFERRED", pool_size=8)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    engine = create_engine(
+        parsed,
+        pool_size=8,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": POSTGRES_CONNECT_S},
+    )
+    return engine, engine
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The database file, or None for PostgreSQL."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        return None
+    return Path(parsed.database)
+
+
+def migrate(url: str) -> None:
+    """Bring the tables to this version's shape. Any number of processes may call it at once."""
+    config = AlembicConfig()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    engine, _ = open_engines(url)
+    try:
+        with engine.connect() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()
+
+
+def _sqlite(url: URL, mode: str, pool_size: int) -> Engine:
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's own
+        connection.isolation_level = None  # transactions begin where `begin` below says so
+        connection.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_MS}")
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    # IMMEDIATE takes the write lock at once: a transaction that reads first and then cannot write
+    # would fail without waiting.
+    @event.listens_for(engine, "begin")
+    def begin(connection: Any) -> None:  # noqa: ANN401 - the driver's own
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+    return engine

@@ -1,0 +1,50 @@
+"""The rows behind `relay.ledger`: which event tells of which movement of money."""
+
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.engine import Connection, Row
+
+from relay.model import Delivery, Kind, Payment, State
+from relay.store.inbox import INSERT
+from relay.store.schema import events, movements
+
+
+def tell(connection: Connection, delivery: Delivery, payment: Payment) -> bool:
+    """Note that this event tells of this movement; False if another event already does.
+
+    A teller that died without DataFast having taken its word makes room for the next one.
+    """
+    mine = {
+        "event": delivery.id,
+        "original_id": payment.original_id,
+        "amount": str(payment.amount),
+        "currency": payment.currency,
+        "occurred_at": payment.occurred_at,
+    }
+    key = {
+        "source": delivery.source,
+        "kind": payment.kind,
+        "transaction_id": payment.transaction_id,
+    }
+    new = INSERT[connection.dialect.name](movements).values(**key, **mine)
+    if connection.execute(new.on_conflict_do_nothing()).rowcount:
+        return True
+    dead = select(events.c.id).where(events.c.state == State.DEAD)
+    same = [movements.c[name] == value for name, value in key.items()]
+    vacant = (movements.c.event == delivery.id) | movements.c.event.in_(
+        dead.where(events.c.id == movements.c.event)
+    )
+    taken = update(movements).where(*same, vacant).values(**mine)
+    return connection.execute(taken).rowcount == 1
+
+
+def charged(connection: Connection, source: str, transaction_id: str) -> Row[Any] | None:
+    """The charge of that id, if one has been told: its amount (text) and currency."""
+    return connection.execute(
+        select(movements).where(
+            movements.c.source == source,
+            movements.c.kind == Kind.CHARGE,
+            movements.c.transaction_id == transaction_id,
+        )
+    ).first()

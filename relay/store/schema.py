@@ -1,0 +1,185 @@
+"""The tables. One database is at once inbox, queue and ledger.
+
+    requests    what came in, byte for byte; never changed
+    events      one row an event: what it is, and its delivery, the only part that changes
+    documents   what a provider's API answered about a thin event
+    movements   the ledger: which event tells of which movement of money
+    attempts    every POST and its answer; only ever added to
+    gates       one row a DataFast token: when the next slot opens, why it is closed
+    workers     who is alive
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+from relay.model import Lane, State
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware moment, kept as microseconds since 1970: exact, and the same on both engines."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """A naive time is a mistake in the caller: it raises TypeError."""
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """Always in UTC."""
+        return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+class Ranked(TypeDecorator[Any]):
+    """A member of an enum, kept as its rank, so that an index sorts by it."""
+
+    impl = SmallInteger
+    cache_ok = True
+
+    def __init__(self, members: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.members = members
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> int | None:  # noqa: ANN401
+        """Its rank."""
+        return None if value is None else self.members.index(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> Any:  # noqa: ANN401
+        """The member."""
+        return None if value is None else self.members[value]
+
+
+# SQLite counts rows only in a column of the type INTEGER.
+Id = BigInteger().with_variant(Integer, "sqlite")
+Lanes = Ranked(tuple(Lane))
+States = Ranked(tuple(State))
+
+metadata = MetaData()
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("source", String(63), nullable=False),
+    Column("received_at", Instant, nullable=False),
+    Column("method", String(16), nullable=False),
+    Column("url", Text, nullable=False),
+    Column("headers", JSON, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("request", Id, ForeignKey("requests.id"), nullable=False),
+    Column("parent", Id, ForeignKey("events.id")),
+    Column("source", String(63), nullable=False),
+    Column("event_id", String(255), nullable=False),
+    Column("type", String(255), nullable=False),
+    Column("occurred_at", Instant),
+    Column("received_at", Instant, nullable=False),
+    Column("seen", Integer, nullable=False, server_default=text("1")),
+    # What it was understood to be, for people and for search; the bytes are the truth.
+    Column("kind", String(16)),
+    Column("transaction_id", String(255)),
+    Column("mark", Text),
+    # Its delivery.
+    Column("state", States, nullable=False),
+    Column("reason", Text, nullable=False, server_default=text("''")),
+    Column("lane", Lanes, nullable=False),
+    Column("gate", String(64), nullable=False, server_default=text("''")),
+    Column("ready", SmallInteger, nullable=False, server_default=text("0")),
+    Column("due_at", Instant),
+    Column("first_due_at", Instant, nullable=False),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("lease", String(32)),
+    Column("settled_at", Instant),
+    UniqueConstraint("source", "event_id"),
+)
+_pending = text("state = 0")
+# Two queues: what is still to be mapped (gate is of no matter), and what waits for a slot.
+Index("events_due", events.c.ready, events.c.lane, events.c.due_at, sqlite_where=_pending,
+      postgresql_where=_pending)
+Index("events_ready", events.c.gate, events.c.ready, events.c.lane, events.c.due_at,
+      sqlite_where=_pending, postgresql_where=_pending)
+Index("events_listed", events.c.state, events.c.id)
+Index("events_transaction", events.c.transaction_id)
+Index("events_request", events.c.request)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("event", Id, ForeignKey("events.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("path", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("fetched_at", Instant, nullable=False),
+)
+
+movements = Table(
+    "movements",
+    metadata,
+    Column("source", String(63), primary_key=True),
+    Column("kind", String(16), primary_key=True),
+    Column("transaction_id", String(255), primary_key=True),
+    Column("event", Id, ForeignKey("events.id"), nullable=False),
+    Column("original_id", String(255)),
+    Column("amount", Text, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("occurred_at", Instant, nullable=False),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("event", Id, ForeignKey("events.id"), nullable=False, index=True),
+    Column("started_at", Instant, nullable=False),
+    Column("duration_ms", Integer, nullable=False),
+    Column("sent", Text, nullable=False),
+    Column("result", String(32), nullable=False),
+    Column("status", Integer),
+    Column("message", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+)
+
+gates = Table(
+    "gates",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("next_at", Instant, nullable=False),
+    Column("closed_until", Instant),
+    Column("reason", Text, nullable=False, server_default=text("''")),
+    Column("streak", Integer, nullable=False, server_default=text("0")),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", String(255), primary_key=True),
+    Column("seen_at", Instant, nullable=False),
+)

@@ -1,0 +1,113 @@
+"""What people ask the store: lists, one event whole, replays, health."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy.engine import Connection, Row
+
+from relay.model import Document, Lane, State
+from relay.store.inbox import reopened
+from relay.store.queue import received
+from relay.store.schema import attempts, documents, events, gates, requests, workers
+
+LISTED = 1_000
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which events; what is None does not matter. Times are of receipt, `until` exclusive."""
+
+    id: int | None = None
+    source: str | None = None
+    state: State | None = None
+    type: str | None = None
+    transaction_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+    def clauses(self) -> Iterator[ColumnElement[bool]]:
+        """As SQL."""
+        for name in ("id", "source", "state", "type", "transaction_id"):
+            if getattr(self, name) is not None:
+                yield events.c[name] == getattr(self, name)
+        if self.since is not None:
+            yield events.c.received_at >= self.since
+        if self.until is not None:
+            yield events.c.received_at < self.until
+
+
+def listed(connection: Connection, wanted: Filter, limit: int = LISTED) -> list[Row[Any]]:
+    """The newest events first."""
+    query = select(events).where(*wanted.clauses()).order_by(events.c.id.desc()).limit(limit)
+    return list(connection.execute(query))
+
+
+def counted(connection: Connection, wanted: Filter) -> int:
+    """How many there are."""
+    return connection.execute(select(func.count()).select_from(events).where(*wanted.clauses())).scalar_one()
+
+
+def named(connection: Connection, name: str) -> list[int]:
+    """The numbers of the events called `name`: our number, the provider's event id, or a transaction."""
+    clauses = [events.c.event_id == name, events.c.transaction_id == name]
+    if name.isdecimal() and len(name) < 18:
+        clauses.append(events.c.id == int(name))
+    return list(connection.execute(select(events.c.id).where(or_(*clauses)).order_by(events.c.id)).scalars())
+
+
+def shown(connection: Connection, id: int) -> dict[str, Any]:
+    """One event whole: itself, its request, what was fetched for it, and its attempts."""
+    event = connection.execute(select(events).where(events.c.id == id)).one()
+    arrived = requests.c.received_at.label("arrived_at")
+    request = connection.execute(select(requests, arrived).where(requests.c.id == event.request)).one()
+    tried = select(attempts).where(attempts.c.event == id).order_by(attempts.c.id)
+    return {
+        "event": event,
+        "request": received(request),
+        "documents": kept_documents(connection, id),
+        "attempts": list(connection.execute(tried)),
+    }
+
+
+def kept_documents(connection: Connection, id: int) -> list[Document]:
+    """What a provider's API answered about the event, in the order of asking."""
+    query = select(documents).where(documents.c.event == id).order_by(documents.c.position)
+    return [Document(row.path, bytes(row.body), row.fetched_at) for row in connection.execute(query)]
+
+
+def replay(connection: Connection, wanted: Filter, now: datetime) -> int:
+    """Make the events pending again, behind everything live; how many there were."""
+    again = update(events).where(*wanted.clauses()).values(**reopened(now, Lane.REPLAY))
+    return connection.execute(again).rowcount
+
+
+def beat(connection: Connection, name: str, now: datetime) -> None:
+    """A worker is alive."""
+    if not connection.execute(update(workers).where(workers.c.name == name).values(seen_at=now)).rowcount:
+        connection.execute(workers.insert().values(name=name, seen_at=now))
+
+
+def leave(connection: Connection, name: str) -> None:
+    """A worker has gone home."""
+    connection.execute(workers.delete().where(workers.c.name == name))
+
+
+def last_beat(connection: Connection) -> datetime | None:
+    """When a worker was last known to be alive."""
+    return connection.execute(select(func.max(workers.c.seen_at))).scalar()
+
+
+def oldest_due(connection: Connection, now: datetime) -> datetime | None:
+    """Since when the oldest event that could go has been waiting."""
+    due = select(func.min(events.c.due_at)).where(
+        events.c.state == State.PENDING, events.c.due_at <= now
+    )
+    return connection.execute(due).scalar()
+
+
+def closed_gates(connection: Connection, now: datetime) -> list[Row[Any]]:
+    """The gates that let nothing through now, and why."""
+    return list(connection.execute(select(gates).where(gates.c.closed_until > now)))
