@@ -3,6 +3,7 @@
 `config.example.yaml` shows every setting; a test keeps it complete.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -18,7 +19,6 @@ from sqlalchemy.exc import ArgumentError
 
 from relay import money, provider, yamlfile
 from relay.errors import ConfigError, Problem, RelayError
-from relay.forward import Destination
 from relay.provider import Provider, Setting
 from relay.yamlfile import YamlFile
 
@@ -48,6 +48,32 @@ class Work:
     processes: int
     threads: int
     lease_seconds: int
+
+
+@dataclass(frozen=True)
+class Destination:
+    """One DataFast site: its address, its key, and how politely it is spoken to.
+
+    `rate_limit` is in requests a minute, 0 for none; the time-outs are in seconds. `website_id`
+    goes with account tokens (`dft_…`) only.
+    """
+
+    name: str
+    api_key: str
+    base_url: str = "https://datafa.st"
+    website_id: str | None = None
+    rate_limit: int = 60
+    refunds: str = "auto"
+    connect_timeout: float = 5
+    read_timeout: float = 20
+
+    @property
+    def gate(self) -> str:
+        """What its limit and its pauses are known by: the token, without telling it."""
+        return hashlib.sha256(f"{self.base_url} {self.api_key}".encode()).hexdigest()[:24]
+
+    def __repr__(self) -> str:
+        return f"Destination({self.name!r})"
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,7 +145,9 @@ class SourceSchema(Schema):
     destination = fields.String(required=True)
     secrets = fields.List(fields.String(), required=True, validate=validate.Length(1, 10))
     tolerance_seconds = fields.Float(load_default=300, validate=validate.Range(1, 86_400))
-    test_events = fields.String(load_default="ignore", validate=validate.OneOf(["ignore", "forward"]))
+    test_events = fields.String(
+        load_default="ignore", validate=validate.OneOf(["ignore", "forward"])
+    )
     disputes = fields.String(load_default="refund", validate=validate.OneOf(["refund", "ignore"]))
     currency = fields.String(load_default=None)
 
@@ -231,16 +259,25 @@ class _Reader:
         if key.startswith("dft_") and not site:
             self.file.problem(path, "an account token (dft_…) needs website_id beside it")
         if key.startswith("df_") and site:
-            self.file.problem((*path, "website_id"), "a website key (df_…) knows its site; take this out")
+            self.file.problem(
+                (*path, "website_id"), "a website key (df_…) knows its site; take this out"
+            )
         self.placeholder(key.partition("_")[2], (*path, "api_key"))
         self.address(found.get("base_url"), (*path, "base_url"))
         if "api_key" not in found or "base_url" not in found:
             return None
         found["base_url"] = found["base_url"].rstrip("/")
-        return Destination(name=name, **found) if len(found) == len(DestinationSchema().fields) else None
+        return (
+            Destination(name=name, **found)
+            if len(found) == len(DestinationSchema().fields)
+            else None
+        )
 
     def source(
-        self, name: str, block: Any, destinations: Mapping[str, Destination | None]  # noqa: ANN401
+        self,
+        name: str,
+        block: Any,
+        destinations: Mapping[str, Destination | None],  # noqa: ANN401
     ) -> Source | None:
         path = ("sources", name)
         known = self.provider(block, path)
@@ -304,7 +341,9 @@ class _Reader:
             block[name] = text.splitlines() if name == "secrets" else text
         return block
 
-    def secrets(self, known: Provider | None, secrets: list[str] | None, path: yamlfile.Path) -> None:
+    def secrets(
+        self, known: Provider | None, secrets: list[str] | None, path: yamlfile.Path
+    ) -> None:
         for index, secret in enumerate(secrets or ()):
             place = (*path, "secrets", index)
             if not secret:

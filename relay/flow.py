@@ -1,8 +1,8 @@
 """The whole way of an event, in two functions.
 
-    accept()    in the provider's request: verify, parse, store. Ends when the event is on disk.
-    deliver()   in a worker: (fetch,) map, ledger, pace, forward, settle. Holds no transaction
-                while it talks to anybody.
+accept()    in the provider's request: verify, parse, store. Ends when the event is on disk.
+deliver()   in a worker: (fetch,) map, ledger, pace, forward, settle. Holds no transaction
+            while it talks to anybody.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ from relay.model import (
 )
 from relay.payload import Payload
 from relay.store import Arrival, Store
+
 
 @dataclass(frozen=True)
 class Accepted:
@@ -146,7 +147,8 @@ class Courier:
         notes = {
             "kind": payment.kind,
             "transaction_id": payment.transaction_id,
-            "mark": "; ".join(f"{name} left out: {why}" for name, why in body.left_out.items()) or None,
+            "mark": "; ".join(f"{name} left out: {why}" for name, why in body.left_out.items())
+            or None,
         }
         kept = self.store.settle(
             delivery, decision, ended_at, gate=gate, attempt=attempt, notes=notes

@@ -5,11 +5,9 @@ was attributed, recorded, skipped as a duplicate or refunded, and to one whose v
 seen. Sources: https://datafa.st/docs/api/website/payments and docs/datafast.md.
 """
 
-import hashlib
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -17,6 +15,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from relay import __version__
+from relay.config import Destination
 from relay.mapping import Body
 from relay.model import Outcome, Result
 
@@ -27,32 +26,6 @@ _UNAVAILABLE = {408, 409, 425}
 _UNAUTHORISED = {401, 403, 404}
 # A reset beyond this is Unix time in milliseconds: DataFast documents seconds and sends both.
 _MILLISECONDS = 10**11
-
-
-@dataclass(frozen=True)
-class Destination:
-    """One DataFast site: its address, its key, and how politely it is spoken to.
-
-    `rate_limit` is in requests a minute, 0 for none; the time-outs are in seconds. `website_id`
-    goes with account tokens (`dft_…`) only.
-    """
-
-    name: str
-    api_key: str
-    base_url: str = "https://datafa.st"
-    website_id: str | None = None
-    rate_limit: int = 60
-    refunds: str = "auto"
-    connect_timeout: float = 5
-    read_timeout: float = 20
-
-    @property
-    def gate(self) -> str:
-        """What its limit and its pauses are known by: the token, without telling it."""
-        return hashlib.sha256(f"{self.base_url} {self.api_key}".encode()).hexdigest()[:24]
-
-    def __repr__(self) -> str:
-        return f"Destination({self.name!r})"
 
 
 class Forwarder:
@@ -75,7 +48,11 @@ class Forwarder:
         except requests.RequestException as error:
             return Outcome(Result.UNAVAILABLE, _said(error))
         return classify(
-            response.status_code, response.text, response.headers, body.fields["transaction_id"], now
+            response.status_code,
+            response.text,
+            response.headers,
+            body.fields["transaction_id"],
+            now,
         )
 
     @property
@@ -100,7 +77,9 @@ def classify(
     message, answered_id = _read(text)
     result = _result(status, message, answered_id, transaction_id)
     shown = message or f"HTTP {status}, without a message"
-    retry_at = retry_time(headers, now) if result in {Result.THROTTLED, Result.UNAVAILABLE} else None
+    retry_at = (
+        retry_time(headers, now) if result in {Result.THROTTLED, Result.UNAVAILABLE} else None
+    )
     return Outcome(result, shown, status, text[:_KEPT], retry_at)
 
 

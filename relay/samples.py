@@ -69,7 +69,9 @@ def read(path: Path) -> Sample:
     """One recorded request, from its `.http` (and the `.json` beside it)."""
     facts = simplejson.loads(path.with_suffix(".json").read_text("utf-8"), use_decimal=True)
     home, received_at = path.parent, datetime.fromisoformat(facts["received_at"])
-    downloads = {url: (home / file).read_bytes() for url, file in facts.get("downloads", {}).items()}
+    downloads = {
+        url: (home / file).read_bytes() for url, file in facts.get("downloads", {}).items()
+    }
     documents = tuple(
         Document(each["path"], (home / each["file"]).read_bytes(), received_at)
         for each in facts.get("fetched", [])
@@ -94,7 +96,9 @@ def parse(raw: bytes, received_at: datetime, url_secret: str | None = None) -> R
     head, _, body = raw.partition(_SEPARATOR)
     first, *lines = head.decode("latin-1").split("\n")
     method, target, _ = first.split(" ", 2)
-    headers = Headers([(name, value.strip()) for name, _, value in (it.partition(":") for it in lines)])
+    headers = Headers(
+        [(name, value.strip()) for name, _, value in (it.partition(":") for it in lines)]
+    )
     host = headers.get("host") or "relay.example.com"
     return Received(
         body=body,

@@ -119,7 +119,9 @@ class StandardWebhooks(Signature):
     def sign(self, request: Received, trust: Trust) -> Received:
         """See Signature. The id is the request's own, or made from its body."""
         id_header = self.prefix + "id"
-        id = request.headers.get(id_header) or f"msg_{hashlib.sha256(request.body).hexdigest()[:24]}"
+        id = (
+            request.headers.get(id_header) or f"msg_{hashlib.sha256(request.body).hexdigest()[:24]}"
+        )
         stamp = str(int(request.received_at.timestamp()))
         message = f"{id}.{stamp}.".encode() + request.body
         signed = with_header(request, id_header, id)

@@ -38,7 +38,9 @@ def find(*places: Payload) -> str | None:
 def _in(value: Any) -> str | None:  # noqa: ANN401 - foreign data
     if isinstance(value, dict):
         named = (value.get(spelling) for spelling in SPELLINGS)
-        return next((unquote(text).strip() for text in named if isinstance(text, str) and text), None)
+        return next(
+            (unquote(text).strip() for text in named if isinstance(text, str) and text), None
+        )
     if isinstance(value, str) and len(value) <= _LONGEST:
         return _in_text(unquote(value).strip())
     return None

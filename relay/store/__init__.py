@@ -111,7 +111,9 @@ class Store:
     ) -> bool:
         """See queue.settle."""
         return self._writer.one(
-            lambda it: queue.settle(it, delivery, decision, now, key=gate, attempt=attempt, notes=notes)
+            lambda it: queue.settle(
+                it, delivery, decision, now, key=gate, attempt=attempt, notes=notes
+            )
         )
 
     def open_gates(self, gates: Sequence[str]) -> None:
@@ -157,8 +159,12 @@ class Store:
         return count
 
     def beat(self, worker: str, now: datetime) -> None:
-        """See views.beat. Also proves that the store can be written."""
+        """See views.beat."""
         self._writer.one(lambda connection: views.beat(connection, worker, now))
+
+    def probe(self, now: datetime) -> None:
+        """Prove that the store can be written, by writing. Raises StoreUnavailableError."""
+        self._writer.one(lambda connection: views.beat(connection, views.PROBE, now))
 
     def leave(self, worker: str) -> None:
         """See views.leave."""
@@ -179,4 +185,6 @@ class Store:
                 return query(connection)
         except SQLAlchemyError as error:
             cause = type(error).__name__
-            raise StoreUnavailableError("store_unavailable", f"the database refused: {cause}") from error
+            raise StoreUnavailableError(
+                "store_unavailable", f"the database refused: {cause}"
+            ) from error

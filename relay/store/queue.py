@@ -34,8 +34,14 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 def next_due(connection: Connection, gate_keys: Sequence[str]) -> tuple[datetime | None, set[str]]:
     """When the next unmapped event is due, and for which gates events wait for a slot."""
     firsts = [
-        select(select(events.c.due_at).where(_unmapped(lane)).order_by(events.c.due_at).limit(1)
-               .scalar_subquery().label("due_at"))
+        select(
+            select(events.c.due_at)
+            .where(_unmapped(lane))
+            .order_by(events.c.due_at)
+            .limit(1)
+            .scalar_subquery()
+            .label("due_at")
+        )
         for lane in Lane
     ]
     times = [time for time in connection.execute(union_all(*firsts)).scalars() if time is not None]
@@ -45,7 +51,9 @@ def next_due(connection: Connection, gate_keys: Sequence[str]) -> tuple[datetime
 
 def gate_opens_at(connection: Connection, key: str) -> datetime | None:
     """When the gate lets the next one through; None if it never closed."""
-    row = connection.execute(select(gates.c.next_at, gates.c.closed_until).where(gates.c.key == key)).first()
+    row = connection.execute(
+        select(gates.c.next_at, gates.c.closed_until).where(gates.c.key == key)
+    ).first()
     return None if row is None else max(row.next_at, row.closed_until or row.next_at)
 
 
@@ -89,9 +97,7 @@ def take_slot(connection: Connection, key: str, rate_limit: int, now: datetime) 
 
 def wait_for_slot(connection: Connection, delivery: Delivery, key: str, now: datetime) -> None:
     """The event is mapped and waits for a slot; its lane and its turn stay as they were."""
-    connection.execute(
-        _own(delivery).values(ready=1, gate=key, due_at=now, lease=None)
-    )
+    connection.execute(_own(delivery).values(ready=1, gate=key, due_at=now, lease=None))
 
 
 def settle(
@@ -176,7 +182,9 @@ def open_gates(connection: Connection, gate_keys: Sequence[str]) -> None:
     connection.execute(new, [{"key": key, "next_at": _EPOCH} for key in gate_keys])
     connection.execute(
         update(events)
-        .where(events.c.state == State.PENDING, events.c.ready == 1, events.c.gate.not_in(gate_keys))
+        .where(
+            events.c.state == State.PENDING, events.c.ready == 1, events.c.gate.not_in(gate_keys)
+        )
         .values(ready=0)
     )
 
@@ -215,8 +223,14 @@ def _lease(
         update(events).where(events.c.id.in_(ids)).values(due_at=now + lease, lease=token)
     )
     rows = connection.execute(
-        select(events, requests.c.body, requests.c.headers, requests.c.url, requests.c.method,
-               requests.c.received_at.label("arrived_at"))
+        select(
+            events,
+            requests.c.body,
+            requests.c.headers,
+            requests.c.url,
+            requests.c.method,
+            requests.c.received_at.label("arrived_at"),
+        )
         .join(requests, requests.c.id == events.c.request)
         .where(events.c.id.in_(ids))
     ).all()

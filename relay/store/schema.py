@@ -1,12 +1,12 @@
 """The tables. One database is at once inbox, queue and ledger.
 
-    requests    what came in, byte for byte; never changed
-    events      one row an event: what it is, and its delivery, the only part that changes
-    documents   what a provider's API answered about a thin event
-    movements   the ledger: which event tells of which movement of money
-    attempts    every POST and its answer; only ever added to
-    gates       one row a DataFast token: when the next slot opens, why it is closed
-    workers     who is alive
+requests    what came in, byte for byte; never changed
+events      one row an event: what it is, and its delivery, the only part that changes
+documents   what a provider's API answered about a thin event
+movements   the ledger: which event tells of which movement of money
+attempts    every POST and its answer; only ever added to
+gates       one row a DataFast token: when the next slot opens, why it is closed
+workers     who is alive
 """
 
 from datetime import UTC, datetime, timedelta
@@ -108,9 +108,9 @@ events = Table(
     Column("mark", Text),
     # Its delivery.
     Column("state", States, nullable=False),
-    Column("reason", Text, nullable=False, server_default=text("''")),
+    Column("reason", Text, nullable=False, server_default=""),
     Column("lane", Lanes, nullable=False),
-    Column("gate", String(64), nullable=False, server_default=text("''")),
+    Column("gate", String(64), nullable=False, server_default=""),
     Column("ready", SmallInteger, nullable=False, server_default=text("0")),
     Column("due_at", Instant),
     Column("first_due_at", Instant, nullable=False),
@@ -122,10 +122,23 @@ events = Table(
 )
 _pending = text("state = 0")
 # Two queues: what is still to be mapped (gate is of no matter), and what waits for a slot.
-Index("events_due", events.c.ready, events.c.lane, events.c.due_at, sqlite_where=_pending,
-      postgresql_where=_pending)
-Index("events_ready", events.c.gate, events.c.ready, events.c.lane, events.c.due_at,
-      sqlite_where=_pending, postgresql_where=_pending)
+Index(
+    "events_due",
+    events.c.ready,
+    events.c.lane,
+    events.c.due_at,
+    sqlite_where=_pending,
+    postgresql_where=_pending,
+)
+Index(
+    "events_ready",
+    events.c.gate,
+    events.c.ready,
+    events.c.lane,
+    events.c.due_at,
+    sqlite_where=_pending,
+    postgresql_where=_pending,
+)
 Index("events_listed", events.c.state, events.c.id)
 Index("events_transaction", events.c.transaction_id)
 Index("events_request", events.c.request)
@@ -173,7 +186,7 @@ gates = Table(
     Column("key", String(64), primary_key=True),
     Column("next_at", Instant, nullable=False),
     Column("closed_until", Instant),
-    Column("reason", Text, nullable=False, server_default=text("''")),
+    Column("reason", Text, nullable=False, server_default=""),
     Column("streak", Integer, nullable=False, server_default=text("0")),
 )
 

@@ -15,6 +15,9 @@ from relay.store.schema import attempts, documents, events, gates, requests, wor
 
 LISTED = 1_000
 
+# The row of `workers` that /readyz writes; it is no worker.
+PROBE = "probe"
+
 
 @dataclass(frozen=True)
 class Filter:
@@ -47,7 +50,9 @@ def listed(connection: Connection, wanted: Filter, limit: int = LISTED) -> list[
 
 def counted(connection: Connection, wanted: Filter) -> int:
     """How many there are."""
-    return connection.execute(select(func.count()).select_from(events).where(*wanted.clauses())).scalar_one()
+    return connection.execute(
+        select(func.count()).select_from(events).where(*wanted.clauses())
+    ).scalar_one()
 
 
 def named(connection: Connection, name: str) -> list[int]:
@@ -55,14 +60,18 @@ def named(connection: Connection, name: str) -> list[int]:
     clauses = [events.c.event_id == name, events.c.transaction_id == name]
     if name.isdecimal() and len(name) < 18:
         clauses.append(events.c.id == int(name))
-    return list(connection.execute(select(events.c.id).where(or_(*clauses)).order_by(events.c.id)).scalars())
+    return list(
+        connection.execute(select(events.c.id).where(or_(*clauses)).order_by(events.c.id)).scalars()
+    )
 
 
 def shown(connection: Connection, id: int) -> dict[str, Any]:
     """One event whole: itself, its request, what was fetched for it, and its attempts."""
     event = connection.execute(select(events).where(events.c.id == id)).one()
     arrived = requests.c.received_at.label("arrived_at")
-    request = connection.execute(select(requests, arrived).where(requests.c.id == event.request)).one()
+    request = connection.execute(
+        select(requests, arrived).where(requests.c.id == event.request)
+    ).one()
     tried = select(attempts).where(attempts.c.event == id).order_by(attempts.c.id)
     return {
         "event": event,
@@ -75,7 +84,9 @@ def shown(connection: Connection, id: int) -> dict[str, Any]:
 def kept_documents(connection: Connection, id: int) -> list[Document]:
     """What a provider's API answered about the event, in the order of asking."""
     query = select(documents).where(documents.c.event == id).order_by(documents.c.position)
-    return [Document(row.path, bytes(row.body), row.fetched_at) for row in connection.execute(query)]
+    return [
+        Document(row.path, bytes(row.body), row.fetched_at) for row in connection.execute(query)
+    ]
 
 
 def replay(connection: Connection, wanted: Filter, now: datetime) -> int:
@@ -86,7 +97,9 @@ def replay(connection: Connection, wanted: Filter, now: datetime) -> int:
 
 def beat(connection: Connection, name: str, now: datetime) -> None:
     """A worker is alive."""
-    if not connection.execute(update(workers).where(workers.c.name == name).values(seen_at=now)).rowcount:
+    if not connection.execute(
+        update(workers).where(workers.c.name == name).values(seen_at=now)
+    ).rowcount:
         connection.execute(workers.insert().values(name=name, seen_at=now))
 
 
@@ -97,7 +110,9 @@ def leave(connection: Connection, name: str) -> None:
 
 def last_beat(connection: Connection) -> datetime | None:
     """When a worker was last known to be alive."""
-    return connection.execute(select(func.max(workers.c.seen_at))).scalar()
+    return connection.execute(
+        select(func.max(workers.c.seen_at)).where(workers.c.name != PROBE)
+    ).scalar()
 
 
 def oldest_due(connection: Connection, now: datetime) -> datetime | None:

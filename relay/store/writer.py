@@ -130,7 +130,9 @@ def _neighbours(batch: list[_Job]) -> list[list[_Job]]:
 
 def _translated(error: Exception) -> Exception:
     """A database that is gone, full or locked is nobody's fault: try again later."""
-    if isinstance(error, OperationalError | InterfaceError | InternalError | TimeoutError | OSError):
+    if isinstance(
+        error, OperationalError | InterfaceError | InternalError | TimeoutError | OSError
+    ):
         cause = str(getattr(error, "orig", error)).strip().splitlines()[:1]
         return StoreUnavailableError("store_unavailable", f"the database refused: {cause}")
     return error

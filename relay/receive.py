@@ -1,0 +1,120 @@
+"""The webhook endpoint: the only place that knows HTTP coming in.
+
+200   on disk, or seen before           404   no such source
+401   not proved to be the provider's   405   wrong method
+413   too large                         503   cannot be stored now: try again
+"""
+
+import logging
+import time
+from datetime import UTC, datetime
+
+from flask import Blueprint, Response, current_app, request
+
+from relay import flow
+from relay.config import Config, Source
+from relay.errors import RelayError, StoreUnavailableError, VerificationError
+from relay.model import Headers, Received, Reply
+from relay.store import Store
+
+log = logging.getLogger("relay.receive")
+webhooks = Blueprint("webhooks", __name__)
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+RETRY_AFTER_S = 10
+
+
+@webhooks.route("/webhooks/<name>", methods=METHODS, provide_automatic_options=False)
+@webhooks.route("/webhooks/<name>/<url_secret>", methods=METHODS, provide_automatic_options=False)
+def receive(name: str, url_secret: str | None = None) -> Response:
+    """One call of a provider."""
+    started = time.perf_counter()
+    config: Config = current_app.extensions["relay.config"]
+    source = config.sources.get(name)
+    if source is None:
+        log.warning("webhook.refused", extra={"source": name[:63], "reason": "unknown_source"})
+        return refuse(404, "unknown_source", f"no source is called {name[:63]!r}")
+    body = read_body(config.server.max_body)
+    if body is None:
+        log.warning("webhook.refused", extra={"source": name, "reason": "too_large"})
+        return refuse(413, "too_large", f"more than {config.server.max_body} bytes", close=True)
+    received = Received(
+        body=body,
+        headers=Headers(request.headers),
+        received_at=datetime.now(UTC),
+        url=config.server.public_url.rstrip("/") + request.full_path.rstrip("?"),
+        method=request.method,
+        url_secret=url_secret,
+    )
+    handshake = challenge(source, received)
+    if handshake is not None:
+        return answer(handshake)
+    if request.method != "POST":
+        return refuse(405, "wrong_method", "send webhooks with POST", Allow="POST")
+    return accept(source, received, started)
+
+
+def accept(source: Source, received: Received, started: float) -> Response:
+    """Verify and store, and say so."""
+    store: Store = current_app.extensions["relay.store"]
+    line: dict[str, object] = {"source": source.name, "bytes": len(received.body)}
+    try:
+        accepted = flow.accept(source, received, store)
+    except VerificationError as error:
+        log.warning("webhook.refused", extra={**line, "reason": error.reason})
+        return refuse(401, error.reason, error.message)
+    except StoreUnavailableError as error:
+        log.error("webhook.not_stored", extra={**line, "reason": error.message})  # noqa: TRY400
+        return refuse(503, error.reason, "try again later", Retry_After=str(RETRY_AFTER_S))
+    line |= {
+        "events": accepted.events,
+        "new": accepted.new,
+        "duration_ms": round((time.perf_counter() - started) * 1000, 2),
+    }
+    if accepted.dead:
+        log.error("webhook.unreadable", extra={**line, "reason": accepted.dead})
+    else:
+        log.info("webhook.stored", extra=line)
+    return answer(source.provider.acknowledge())
+
+
+def read_body(limit: int) -> bytes | None:
+    """The raw bytes, or None when there are more than `limit`. Never reads much more than that."""
+    declared = request.content_length
+    if declared is not None and declared > limit:
+        return None
+    body = b""
+    while piece := request.stream.read(limit + 1 - len(body)):
+        body += piece
+        if len(body) > limit:
+            return None
+    return body
+
+
+def challenge(source: Source, received: Received) -> Reply | None:
+    """A provider's handshake, if this is one. It proves nothing, so it is never acted on."""
+    if source.provider.challenge is None:
+        return None
+    try:
+        return source.provider.challenge(received, flow.trust(source))
+    except RelayError:
+        return None
+
+
+def answer(reply: Reply) -> Response:
+    """What the provider wants to hear."""
+    return Response(reply.body, status=reply.status, content_type=reply.content_type)
+
+
+def refuse(
+    status: int, reason: str, message: str, *, close: bool = False, **headers: str
+) -> Response:
+    """A refusal, with its slug and what to do."""
+    response = current_app.json.response(error=reason, message=message)
+    response.status_code = status
+    for name, value in headers.items():
+        response.headers[name.replace("_", "-")] = value
+    if close:
+        response.headers["Connection"] = "close"  # the rest of the body stays unread
+    found: Response = response
+    return found
