@@ -25,7 +25,7 @@ from relay.yamlfile import YamlFile
 DEFAULT_FILE = "relay.yaml"
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_PLACEHOLDER = re.compile(r"<.*>|\.\.\.|x{4,}|change-?me|your[-_ ].*|todo|secret", re.I)
+_PLACEHOLDER = re.compile(r"<.*>|\.\.\.|x{4,}|change-?me|your[-_ ].*|todo|secret", re.IGNORECASE)
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -277,7 +277,7 @@ class _Reader:
         self,
         name: str,
         block: Any,
-        destinations: Mapping[str, Destination | None],  # noqa: ANN401
+        destinations: Mapping[str, Destination | None],
     ) -> Source | None:
         path = ("sources", name)
         known = self.provider(block, path)

@@ -5,7 +5,9 @@ Two implementations of `relay.provider.Api`: `LiveApi` asks and notes each answe
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
@@ -20,16 +22,52 @@ from relay.payload import Payload
 
 TIMEOUT = (5, 15)
 LARGEST = 2 * 1_048_576
+DOCUMENTS_KEPT = 64
+DOCUMENT_KEPT_S = 3_600.0
+FAILURE_KEPT_S = 30.0
 
 _local = threading.local()
 
 
-def download(url: str) -> bytes:
-    """A public document, such as a certificate, from an address the caller has checked."""
-    status, body = _get(url, {})
-    if status != 200:
-        raise FetchError(f"fetch_{status}", f"{urlsplit(url).hostname} answered {status}")
-    return body
+class Downloads:
+    """Public documents, such as certificates, kept by address.
+
+    A failure is kept as well, for a short while: whoever sends invented addresses must not make
+    the relay ask the provider each time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._kept: OrderedDict[str, tuple[float, bytes | FetchError]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, url: str) -> bytes:
+        """The document at an address that the caller has checked. Raises FetchError."""
+        with self._lock:
+            until, found = self._kept.get(url, (0.0, b""))
+        if until <= self._clock():
+            found = self._ask(url)
+        if isinstance(found, FetchError):
+            raise found
+        return found
+
+    def _ask(self, url: str) -> bytes | FetchError:
+        found: bytes | FetchError
+        try:
+            status, found = _get(url, {})
+            if status != 200:
+                found = FetchError(f"fetch_{status}", f"{urlsplit(url).hostname} answered {status}")
+        except FetchError as error:
+            found = error
+        seconds = FAILURE_KEPT_S if isinstance(found, FetchError) else DOCUMENT_KEPT_S
+        with self._lock:
+            self._kept[url] = (self._clock() + seconds, found)
+            while len(self._kept) > DOCUMENTS_KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+
+download = Downloads()
 
 
 class LiveApi:

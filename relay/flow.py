@@ -7,7 +7,7 @@ deliver()   in a worker: (fetch,) map, ledger, pace, forward, settle. Holds no t
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,6 +20,7 @@ from relay.model import (
     Attempt,
     Decision,
     Delivery,
+    Document,
     Event,
     Ignored,
     Payment,
@@ -48,6 +49,14 @@ class Step:
     attempt: Attempt | None = None
     added: int = 0
     kept: bool = True
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """The events that one event turns out to be, and the API's answers that say so."""
+
+    events: list[Event]
+    documents: Sequence[Document] = ()
 
 
 def accept(source: Source, request: Received, store: Store) -> Accepted:
@@ -84,7 +93,7 @@ class Courier:
         """Fetch, map, ledger, pace, forward, settle. What it came to, for the log."""
         try:
             event = self.read(delivery, source)
-            if isinstance(event, list):
+            if isinstance(event, Expansion):
                 return self.expand(delivery, event)
             payment = mapping.payment(source.provider, event, source.currency)
             payment = ledger.consider(self.store, source, delivery, payment)
@@ -97,7 +106,7 @@ class Courier:
             return self.settle(delivery, self.after(error, delivery))
         return self.forward(delivery, source, payment, body)
 
-    def read(self, delivery: Delivery, source: Source) -> Event | list[Event]:
+    def read(self, delivery: Delivery, source: Source) -> Event | Expansion:
         """The delivery's event, complete; or the events that it turns out to be.
 
         Raises PayloadError and FetchError.
@@ -105,29 +114,36 @@ class Courier:
         events = mapping.events(source.provider, delivery.request, source.settings)
         event = mapping.find(events, delivery.event_id)
         if event is None:
-            return events if delivery.parent is None else self.recall(delivery, source, events)
+            known = self.store.documents(delivery.id)
+            return self.recall(delivery, source, events, known) if known else Expansion(events)
         if source.provider.fetch is None:
             return event
         api = fetch.LiveApi(source.settings["api_base"])
         found = mapping.complete(source.provider, event, api)
+        if [each.id for each in found] != [event.id]:
+            return Expansion(found, api.documents)
         self.store.keep_documents(delivery, api.documents)
-        return found[0] if [each.id for each in found] == [event.id] else found
+        return found[0]
 
-    def recall(self, delivery: Delivery, source: Source, events: list[Event]) -> Event:
+    def recall(
+        self, delivery: Delivery, source: Source, events: list[Event], known: list[Document]
+    ) -> Event:
         """An event that came out of a fetch, once more out of what was fetched then."""
-        documents = self.store.documents(delivery.parent or 0)
         for event in events:
-            found = mapping.complete(source.provider, event, fetch.RecordedApi(documents))
+            found = mapping.complete(source.provider, event, fetch.RecordedApi(known))
             child = mapping.find(found, delivery.event_id)
             if child is not None:
                 return child
-        msg = "the event is no longer found in what the provider's API answered; replay its parent"
+        msg = (
+            "what the provider's API answered does not hold this event any more; replay its parent"
+        )
         raise PayloadError("missing_event", "$", msg)
 
-    def expand(self, delivery: Delivery, events: list[Event]) -> Step:
+    def expand(self, delivery: Delivery, found: Expansion) -> Step:
         """The delivery was a hint, or unreadable once: its events go their own ways from here."""
-        added = self.store.expand(delivery, events, self.now())
-        return self.settle(delivery, Decision(State.IGNORED, f"became_{len(events)}_events"), added)
+        added = self.store.expand(delivery, found.events, found.documents, self.now())
+        count = len(found.events)
+        return self.settle(delivery, Decision(State.IGNORED, f"became_{count}_events"), added)
 
     def forward(self, delivery: Delivery, source: Source, payment: Payment, body: Body) -> Step:
         """Pace, forward, settle."""

@@ -178,7 +178,6 @@ class Delivery:
     first_due_at: datetime
     lease: str
     has_slot: bool = False
-    parent: int | None = None
 
 
 class Result(StrEnum):

@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime
 
 from flask import Blueprint, Response, current_app, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 from relay import flow
 from relay.config import Config, Source
@@ -34,8 +35,9 @@ def receive(name: str, url_secret: str | None = None) -> Response:
     if source is None:
         log.warning("webhook.refused", extra={"source": name[:63], "reason": "unknown_source"})
         return refuse(404, "unknown_source", f"no source is called {name[:63]!r}")
-    body = read_body(config.server.max_body)
-    if body is None:
+    try:
+        body = request.get_data(cache=False)
+    except RequestEntityTooLarge:
         log.warning("webhook.refused", extra={"source": name, "reason": "too_large"})
         return refuse(413, "too_large", f"more than {config.server.max_body} bytes", close=True)
     received = Received(
@@ -76,19 +78,6 @@ def accept(source: Source, received: Received, started: float) -> Response:
     else:
         log.info("webhook.stored", extra=line)
     return answer(source.provider.acknowledge())
-
-
-def read_body(limit: int) -> bytes | None:
-    """The raw bytes, or None when there are more than `limit`. Never reads much more than that."""
-    declared = request.content_length
-    if declared is not None and declared > limit:
-        return None
-    body = b""
-    while piece := request.stream.read(limit + 1 - len(body)):
-        body += piece
-        if len(body) > limit:
-            return None
-    return body
 
 
 def challenge(source: Source, received: Received) -> Reply | None:

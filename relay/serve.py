@@ -102,7 +102,7 @@ class Supervisor(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": server.drain_seconds,
             "keepalive": 15,
             "pre_fork": self.choose_kind,
-            "logger_class": Quiet,
+            "logger_class": logs.GunicornLog,
             "control_socket_disable": True,
         }
         for name, value in settings.items():
@@ -135,27 +135,3 @@ class Supervisor(BaseApplication):  # type: ignore[misc]
         """Serve until SIGTERM."""
         migrate(self.config.database)
         Arbiter(self).run()
-
-
-class Quiet:
-    """Gunicorn's log lines in our own format; no access log, since each stage logs itself."""
-
-    def __init__(self, cfg: object) -> None:
-        self.cfg = cfg
-        self.error_log = logging.getLogger("relay.gunicorn")
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return getattr(self.error_log, name)
-
-    def setup(self, cfg: object) -> None:
-        """Nothing to set up."""
-        self.cfg = cfg
-
-    def access(self, *_: object) -> None:
-        """None."""
-
-    def reopen_files(self) -> None:
-        """There are none."""
-
-    def close_on_exec(self) -> None:
-        """See reopen_files."""

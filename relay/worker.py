@@ -80,22 +80,35 @@ class Worker:
         again_at = now + LONGEST_SLEEP
         if free <= 0:
             return again_at
-        due_at, waiting = self.store.next_due(list(self.gates))
-        for gate in waiting:
-            opens_at = self.store.gate_opens_at(gate) or now
-            while free > 0 and opens_at <= now:
-                claimed = self.store.claim_ready(gate, self.gates[gate], now, self.lease)
-                if not claimed:
-                    break
-                free -= self.submit(pool, claimed)
-                opens_at = self.store.gate_opens_at(gate) or now
-            if opens_at > now:
-                again_at = min(again_at, opens_at)
-        if due_at is None or due_at > now:
+        for gate, rate in self.gates.items():
+            free -= self.submit(pool, self.claim_ready(gate, rate, now, free))
+            again_at = min(again_at, self.next_slot(gate, now) or again_at)
+        due_at = self.store.first_due()
+        if due_at is None or due_at > now or free <= 0:
             return min(again_at, due_at or again_at)
-        claimed = self.store.claim(now, self.lease, free) if free > 0 else []
+        claimed = self.store.claim(now, self.lease, free)
         self.submit(pool, claimed)
         return now if len(claimed) < free else again_at
+
+    def claim_ready(self, gate: str, rate: int, now: datetime, free: int) -> list[Delivery]:
+        """What waits at a gate and may pass it now, each with its slot."""
+        found: list[Delivery] = []
+        while len(found) < free and self.may_pass(gate, now):
+            claimed = self.store.claim_ready(gate, rate, now, self.lease)
+            if not claimed:
+                break
+            found += claimed
+        return found
+
+    def may_pass(self, gate: str, now: datetime) -> bool:
+        """Whether something waits at the gate, and it is open."""
+        due_at, opens_at = self.store.first_due(gate), self.store.gate_opens_at(gate)
+        return due_at is not None and due_at <= now and (opens_at is None or opens_at <= now)
+
+    def next_slot(self, gate: str, now: datetime) -> datetime | None:
+        """When something that waits at the gate can pass it; None if nothing waits."""
+        due_at, opens_at = self.store.first_due(gate), self.store.gate_opens_at(gate)
+        return max(due_at, opens_at or now) if due_at is not None else None
 
     def submit(self, pool: ThreadPoolExecutor, claimed: list[Delivery]) -> int:
         """Start the deliveries; how many."""

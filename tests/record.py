@@ -51,7 +51,7 @@ def write(args: argparse.Namespace, request: Received, settings: dict[str, str])
     if settings:
         facts["settings"] = settings
     if args.fetched:
-        facts["fetched"] = [dict(zip(("path", "file"), each.split("=", 1), strict=True)) for each in args.fetched]
+        facts["fetched"] = [dict(zip(("path", "file"), each.rsplit("=", 1), strict=True)) for each in args.fetched]
     text = json.dumps(facts, indent=2, ensure_ascii=False)
     (home / f"{args.name}.json").write_text(text + "\n", "utf-8")
 

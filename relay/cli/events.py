@@ -158,7 +158,7 @@ def as_shown(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row
     return {
         name: iso(value) if isinstance(value, datetime) else value
         for name, value in row._mapping.items()  # noqa: SLF001 - SQLAlchemy's public name for it
-        if name not in {"lease", "gate", "ready"}
+        if name not in {"lease", "gate"}
     }
 
 

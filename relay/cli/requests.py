@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import click
@@ -57,10 +58,10 @@ provider_argument = click.argument("known", metavar="PROVIDER", type=Provider())
 @settings_option
 def map_command(
     known: provider.Provider,
-    body: click.utils.LazyFile,
+    body: BinaryIO,
     headers: Headers,
     content_type: str | None,
-    fetched: tuple[click.utils.LazyFile, ...],
+    fetched: tuple[BinaryIO, ...],
     currency: str | None,
     settings: dict[str, str | bool],
 ) -> None:
@@ -108,7 +109,7 @@ def guessed_type(body: bytes) -> str:
 @settings_option
 def verify_command(
     known: provider.Provider,
-    body: click.utils.LazyFile,
+    body: BinaryIO,
     secrets: tuple[str, ...],
     headers: Headers,
     url: str,

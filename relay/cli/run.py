@@ -92,7 +92,8 @@ def check_command(file: Path) -> None:
 def sandbox_command(bind: str, refunds: str, rate_limit: int, database: Path | None) -> None:
     """DataFast's Payments API, embedded: for tries and tests. It is not DataFast."""
     from relay import log
-    from relay.sandbox import Options, serve
+    from relay.sandbox import Options
+    from relay.sandbox.serve import serve
 
     log.configure("info")
     file = str(database) if database else None

@@ -74,7 +74,7 @@ def _token(box: Sandbox) -> str:
 
 
 def _limited(box: Sandbox, token: str) -> Response | None:
-    if not box.limits.limit:
+    if box.limits.limit < 1:
         return None
     g.standing = box.limits.take(token, box.clock())
     if g.standing.allowed:

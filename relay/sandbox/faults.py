@@ -104,7 +104,8 @@ class Dropping:
             return answer
         connection = next((environ[name] for name in _SOCKETS if name in environ), None)
         if connection is None:
-            raise DroppedConnectionError("a fault that was set in the sandbox")
+            msg = "the sandbox was told to drop this connection, and there is no socket to close"
+            raise DroppedConnectionError(msg)
         with contextlib.suppress(OSError):  # the client was faster
             connection.shutdown(socket.SHUT_RDWR)
         return []

@@ -71,7 +71,7 @@ def read(body: bytes, content_type: str, now: datetime) -> Posted:
         customer_id=_text(data, "customer_id"),
         renewal=_flag(data, "renewal"),
         refunded=_flag(data, "refunded"),
-        is_free_trial=_flag(data, "is_free_trial") or amount == 0 or None,
+        is_free_trial=_flag(data, "is_free_trial") if amount else True,
         timestamp=timestamp,
         occurred_at=read_time(timestamp, "timestamp"),
     )

@@ -8,7 +8,7 @@ is a file; faults, rate windows and counts are of the moment and do not.
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from flask import current_app
@@ -19,7 +19,7 @@ from relay.sandbox.options import Clock, Options
 from relay.sandbox.records import Records
 
 NATIVE = ("stripe", "lemonsqueezy", "polar", "paddle", "shopify", "woocommerce")
-_EXTENSION = "relay.sandbox"
+EXTENSION = "relay.sandbox"
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,9 @@ class Account:
     @classmethod
     def load(cls, kept: Mapping[str, Any]) -> "Account":
         """The account as `dump` wrote it."""
-        known = {each.name for each in fields(cls)}
-        values = {name: value for name, value in kept.items() if name in known}
-        return cls(
-            **{
-                name: frozenset(value) if isinstance(value, list) else value
-                for name, value in values.items()
-            }
-        )
+        values = {name: kept[name] for name in cls.__dataclass_fields__ if name in kept}
+        sites = values.pop("sites", {})
+        return cls(**{name: frozenset(value) for name, value in values.items()}, sites=sites)
 
     def dump(self) -> dict[str, Any]:
         """The account as JSON can hold it."""
@@ -113,12 +108,8 @@ class Sandbox:
             self.limits.clear()
             self.counts.clear()
 
-    def attach(self) -> None:
-        """Become the sandbox of the current application."""
-        current_app.extensions[_EXTENSION] = self
-
 
 def sandbox() -> Sandbox:
     """The sandbox of the current application."""
-    found: Sandbox = current_app.extensions[_EXTENSION]
+    found: Sandbox = current_app.extensions[EXTENSION]
     return found

@@ -31,14 +31,14 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._writes, self._reads = open_engines(url)
-        self._writer = Writer(self._writes)
         path = sqlite_path(url)
         self.bell: Bell = (
             PipeBell(path.with_name(f"{path.name}-due")) if path else NotifyBell(self._writes)
         )
+        self._writer = Writer(self._writes, self.bell.committed)
 
     def close(self) -> None:
-        """Finish the writes under way and close the connections."""
+        """Close the connections."""
         self._writer.close()
         self._writes.dispose()
         self._reads.dispose()
@@ -47,20 +47,17 @@ class Store:
 
     def add(self, arrival: Arrival) -> int:
         """Store a request with its events; how many of them were new."""
-        new = self._writer.many(self._add_all, arrival)
-        self.bell.ring()
-        return new
+        return self._writer.many(self._add_all, arrival)
 
     def _add_all(self, connection: Connection, arrivals: list[Arrival]) -> list[int]:
-        new = inbox.add_all(connection, arrivals)
-        self.bell.ring_within(connection)
-        return new
+        self.bell.ring(connection)
+        return inbox.add_all(connection, arrivals)
 
     # Out
 
-    def next_due(self, gates: Sequence[str]) -> tuple[datetime | None, set[str]]:
-        """See queue.next_due."""
-        return self.read(lambda connection: queue.next_due(connection, gates))
+    def first_due(self, gate: str = "") -> datetime | None:
+        """See queue.first_due."""
+        return self.read(lambda connection: queue.first_due(connection, gate))
 
     def gate_opens_at(self, gate: str) -> datetime | None:
         """See queue.gate_opens_at."""
@@ -85,15 +82,24 @@ class Store:
         """See queue.wait_for_slot."""
         self._writer.one(lambda connection: queue.wait_for_slot(connection, delivery, gate, now))
 
-    def expand(self, delivery: Delivery, children: Sequence[Event], now: datetime) -> int:
+    def expand(
+        self,
+        delivery: Delivery,
+        children: Sequence[Event],
+        found: Sequence[Document],
+        now: datetime,
+    ) -> int:
         """See queue.expand."""
-        added = self._writer.one(lambda it: queue.expand(it, delivery, children, now))
-        self.bell.ring()
-        return added
+
+        def work(connection: Connection) -> int:
+            self.bell.ring(connection)
+            return queue.expand(connection, delivery, children, found, now)
+
+        return self._writer.one(work)
 
     def keep_documents(self, delivery: Delivery, found: Sequence[Document]) -> None:
         """See queue.keep_documents."""
-        self._writer.one(lambda connection: queue.keep_documents(connection, delivery, found))
+        self._writer.one(lambda connection: queue.keep_documents(connection, delivery.id, found))
 
     def documents(self, id: int) -> list[Document]:
         """See views.kept_documents."""
@@ -154,9 +160,12 @@ class Store:
 
     def replay(self, wanted: Filter, now: datetime) -> int:
         """See views.replay."""
-        count = self._writer.one(lambda connection: views.replay(connection, wanted, now))
-        self.bell.ring()
-        return count
+
+        def work(connection: Connection) -> int:
+            self.bell.ring(connection)
+            return views.replay(connection, wanted, now)
+
+        return self._writer.one(work)
 
     def beat(self, worker: str, now: datetime) -> None:
         """See views.beat."""

@@ -65,6 +65,6 @@ def _sqlite(url: URL, mode: str, pool_size: int) -> Engine:
     # would fail without waiting.
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:  # noqa: ANN401 - the driver's own
-        connection.exec_driver_sql(f"BEGIN {mode}")
+        connection.connection.driver_connection.execute(f"BEGIN {mode}")
 
     return engine

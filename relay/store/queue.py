@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Select, and_, func, insert, or_, select, union_all, update
+from sqlalchemy import bindparam, insert, or_, select, update
 from sqlalchemy.engine import Connection, Row
 
 from relay import pace
@@ -26,59 +26,103 @@ from relay.model import (
     State,
 )
 from relay.store.inbox import INSERT, reopened
-from relay.store.schema import attempts, documents, events, gates, requests
+from relay.store.schema import attempts, documents, events, gates, is_pending, requests
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
+# Statements are built once: building one costs as much as running it.
+_UNMAPPED = ""
 
-def next_due(connection: Connection, gate_keys: Sequence[str]) -> tuple[datetime | None, set[str]]:
-    """When the next unmapped event is due, and for which gates events wait for a slot."""
-    firsts = [
-        select(
-            select(events.c.due_at)
-            .where(_unmapped(lane))
-            .order_by(events.c.due_at)
-            .limit(1)
-            .scalar_subquery()
-            .label("due_at")
-        )
+_FIRSTS = select(
+    *(
+        select(events.c.due_at)
+        .where(is_pending, events.c.gate == bindparam("gate_"), events.c.lane == lane)
+        .order_by(events.c.due_at)
+        .limit(1)
+        .scalar_subquery()
+        .label(lane.value)
         for lane in Lane
-    ]
-    times = [time for time in connection.execute(union_all(*firsts)).scalars() if time is not None]
-    waiting = {key for key in gate_keys if connection.execute(_waiting(key)).first()}
-    return min(times, default=None), waiting
+    )
+)
+_GATE_TIMES = select(gates.c.next_at, gates.c.closed_until).where(gates.c.key == bindparam("key_"))
+_DUE = (
+    select(events.c.id)
+    .where(
+        is_pending,
+        events.c.gate == bindparam("gate_"),
+        events.c.lane == bindparam("lane_"),
+        events.c.due_at <= bindparam("now_"),
+    )
+    .order_by(events.c.due_at)
+    .limit(bindparam("limit_"))
+    .with_for_update(skip_locked=True)
+)
+_LEASE = (
+    update(events)
+    .where(events.c.id.in_(bindparam("ids_", expanding=True)))
+    .values(due_at=bindparam("until_"), lease=bindparam("token_"))
+)
+_CLAIMED = (
+    select(
+        events,
+        requests.c.body,
+        requests.c.headers,
+        requests.c.url,
+        requests.c.method,
+        requests.c.received_at.label("arrived_at"),
+    )
+    .join(requests, requests.c.id == events.c.request)
+    .where(events.c.id.in_(bindparam("ids_", expanding=True)))
+)
+
+
+def first_due(connection: Connection, gate: str = _UNMAPPED) -> datetime | None:
+    """When the next event is due: of those still to be mapped, or of those that wait at a gate."""
+    times = connection.execute(_FIRSTS, {"gate_": gate}).one()
+    return min((time for time in times if time is not None), default=None)
 
 
 def gate_opens_at(connection: Connection, key: str) -> datetime | None:
-    """When the gate lets the next one through; None if it never closed."""
-    row = connection.execute(
-        select(gates.c.next_at, gates.c.closed_until).where(gates.c.key == key)
-    ).first()
+    """When the gate lets the next one through; None if there is no such gate."""
+    row = connection.execute(_GATE_TIMES, {"key_": key}).first()
     return None if row is None else max(row.next_at, row.closed_until or row.next_at)
 
 
 def claim(connection: Connection, now: datetime, lease: timedelta, limit: int) -> list[Delivery]:
     """Up to `limit` events that are due and still to be mapped: live before retry before replay."""
-    found: list[int] = []
-    for lane in Lane:
-        if len(found) < limit:
-            due = select(events.c.id).where(_unmapped(lane), events.c.due_at <= now)
-            found += _locked(connection, due.order_by(events.c.due_at), limit - len(found))
-    return _lease(connection, found, now, lease, has_slot=False)
+    return _lease(connection, _due(connection, _UNMAPPED, now, limit), now, lease, has_slot=False)
 
 
 def claim_ready(
     connection: Connection, key: str, rate_limit: int, now: datetime, lease: timedelta
 ) -> list[Delivery]:
-    """The best event that waits for a slot, together with the slot; nothing if none is open."""
+    """The best event that waits at a gate, together with its slot; nothing if none is open."""
+    found = _due(connection, key, now, 1)
+    if not found or not take_slot(connection, key, rate_limit, now):
+        return []
+    return _lease(connection, found, now, lease, has_slot=True)
+
+
+def _due(connection: Connection, gate: str, now: datetime, limit: int) -> list[int]:
+    """The numbers of due events in order, passing over those another worker is claiming just now."""
+    found: list[int] = []
     for lane in Lane:
-        due = select(events.c.id).where(_ready(key), events.c.lane == lane, events.c.due_at <= now)
-        found = _locked(connection, due.order_by(events.c.due_at), 1)
-        if found:
-            if not take_slot(connection, key, rate_limit, now):
-                return []
-            return _lease(connection, found, now, lease, has_slot=True)
-    return []
+        if len(found) < limit:
+            wanted = {"gate_": gate, "lane_": lane, "now_": now, "limit_": limit - len(found)}
+            found += connection.execute(_DUE, wanted).scalars()
+    return found
+
+
+def _lease(
+    connection: Connection, ids: list[int], now: datetime, lease: timedelta, *, has_slot: bool
+) -> list[Delivery]:
+    if not ids:
+        return []
+    token = secrets.token_hex(8)
+    connection.execute(_LEASE, {"ids_": ids, "until_": now + lease, "token_": token})
+    rows = connection.execute(_CLAIMED, {"ids_": ids}).all()
+    by_id = {row.id: _delivery(row, token, has_slot=has_slot) for row in rows}
+    return [by_id[id] for id in ids]
 
 
 def take_slot(connection: Connection, key: str, rate_limit: int, now: datetime) -> bool:
@@ -97,7 +141,7 @@ def take_slot(connection: Connection, key: str, rate_limit: int, now: datetime) 
 
 def wait_for_slot(connection: Connection, delivery: Delivery, key: str, now: datetime) -> None:
     """The event is mapped and waits for a slot; its lane and its turn stay as they were."""
-    connection.execute(_own(delivery).values(ready=1, gate=key, due_at=now, lease=None))
+    connection.execute(_own(delivery).values(gate=key, due_at=now, lease=None))
 
 
 def settle(
@@ -121,7 +165,7 @@ def settle(
         "state": decision.state,
         "reason": decision.reason,
         "lease": None,
-        "ready": 0,
+        "gate": "",
         "due_at": decision.again_at,
         "settled_at": None if pending else now,
     }
@@ -132,12 +176,20 @@ def settle(
 
 
 def expand(
-    connection: Connection, delivery: Delivery, children: Sequence[Event], now: datetime
+    connection: Connection,
+    delivery: Delivery,
+    children: Sequence[Event],
+    found: Sequence[Document],
+    now: datetime,
 ) -> int:
-    """Store the events that a thin or once unreadable one turned out to be. How many were new."""
+    """Store the events that a thin or once unreadable one turned out to be. How many were new.
+
+    Each keeps the answers that it came from: asked again later, the API may say something else.
+    """
     request = select(events.c.request).where(events.c.id == delivery.id).scalar_subquery()
-    rows = [
-        {
+    added = 0
+    for child in children:
+        row = {
             "request": request,
             "parent": delivery.id,
             "source": delivery.source,
@@ -147,21 +199,20 @@ def expand(
             "received_at": delivery.request.received_at,
             **reopened(now, delivery.lane),
         }
-        for child in children
-    ]
-    added = 0
-    for row in rows:
         new = INSERT[connection.dialect.name](events).values(row).on_conflict_do_nothing()
-        added += connection.execute(new).rowcount
+        id = connection.execute(new.returning(events.c.id)).scalar()
+        if id is not None:
+            keep_documents(connection, id, found)
+            added += 1
     return added
 
 
-def keep_documents(connection: Connection, delivery: Delivery, found: Sequence[Document]) -> None:
-    """Keep what the provider's API answered; the newest answers replace the older ones."""
-    connection.execute(documents.delete().where(documents.c.event == delivery.id))
+def keep_documents(connection: Connection, id: int, found: Sequence[Document]) -> None:
+    """Keep what the provider's API answered about an event, in place of what it answered before."""
+    connection.execute(documents.delete().where(documents.c.event == id))
     rows = [
         {
-            "event": delivery.id,
+            "event": id,
             "position": position,
             "path": document.path,
             "body": document.body,
@@ -182,60 +233,16 @@ def open_gates(connection: Connection, gate_keys: Sequence[str]) -> None:
     connection.execute(new, [{"key": key, "next_at": _EPOCH} for key in gate_keys])
     connection.execute(
         update(events)
-        .where(
-            events.c.state == State.PENDING, events.c.ready == 1, events.c.gate.not_in(gate_keys)
-        )
-        .values(ready=0)
+        .where(is_pending, events.c.gate.not_in([_UNMAPPED, *gate_keys]))
+        .values(gate=_UNMAPPED)
     )
 
 
 # Pieces
 
 
-def _unmapped(lane: Lane) -> Any:  # noqa: ANN401 - a clause
-    return and_(events.c.state == State.PENDING, events.c.ready == 0, events.c.lane == lane)
-
-
-def _ready(key: str) -> Any:  # noqa: ANN401 - a clause
-    return and_(events.c.state == State.PENDING, events.c.gate == key, events.c.ready == 1)
-
-
-def _waiting(key: str) -> Select[Any]:
-    return select(events.c.id).where(_ready(key)).limit(1)
-
-
 def _own(delivery: Delivery) -> Any:  # noqa: ANN401 - a clause
     return update(events).where(events.c.id == delivery.id, events.c.lease == delivery.lease)
-
-
-def _locked(connection: Connection, wanted: Select[Any], limit: int) -> list[int]:
-    """The ids, passing over rows that another worker is claiming at this moment."""
-    return list(connection.execute(wanted.limit(limit).with_for_update(skip_locked=True)).scalars())
-
-
-def _lease(
-    connection: Connection, ids: list[int], now: datetime, lease: timedelta, *, has_slot: bool
-) -> list[Delivery]:
-    if not ids:
-        return []
-    token = secrets.token_hex(8)
-    connection.execute(
-        update(events).where(events.c.id.in_(ids)).values(due_at=now + lease, lease=token)
-    )
-    rows = connection.execute(
-        select(
-            events,
-            requests.c.body,
-            requests.c.headers,
-            requests.c.url,
-            requests.c.method,
-            requests.c.received_at.label("arrived_at"),
-        )
-        .join(requests, requests.c.id == events.c.request)
-        .where(events.c.id.in_(ids))
-    ).all()
-    by_id = {row.id: _delivery(row, token, has_slot=has_slot) for row in rows}
-    return [by_id[id] for id in ids]
 
 
 def _delivery(row: Row[Any], token: str, *, has_slot: bool) -> Delivery:
@@ -252,7 +259,6 @@ def _delivery(row: Row[Any], token: str, *, has_slot: bool) -> Delivery:
         first_due_at=row.first_due_at,
         lease=token,
         has_slot=has_slot,
-        parent=row.parent,
     )
 
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
     text,
 )
 from sqlalchemy.engine import Dialect
@@ -111,7 +112,6 @@ events = Table(
     Column("reason", Text, nullable=False, server_default=""),
     Column("lane", Lanes, nullable=False),
     Column("gate", String(64), nullable=False, server_default=""),
-    Column("ready", SmallInteger, nullable=False, server_default=text("0")),
     Column("due_at", Instant),
     Column("first_due_at", Instant, nullable=False),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
@@ -120,28 +120,27 @@ events = Table(
     Column("settled_at", Instant),
     UniqueConstraint("source", "event_id"),
 )
-_pending = text("state = 0")
-# Two queues: what is still to be mapped (gate is of no matter), and what waits for a slot.
+# Conditions of partial indexes are written out: with a bound value no planner could use the index.
+is_pending = events.c.state == literal_column(str(list(State).index(State.PENDING)))
+is_dead = events.c.state == literal_column(str(list(State).index(State.DEAD)))
+
+# Two queues in one index: without a gate, what is to be mapped; with one, what waits for a slot.
 Index(
     "events_due",
-    events.c.ready,
-    events.c.lane,
-    events.c.due_at,
-    sqlite_where=_pending,
-    postgresql_where=_pending,
-)
-Index(
-    "events_ready",
     events.c.gate,
-    events.c.ready,
     events.c.lane,
     events.c.due_at,
-    sqlite_where=_pending,
-    postgresql_where=_pending,
+    sqlite_where=is_pending,
+    postgresql_where=is_pending,
 )
-Index("events_listed", events.c.state, events.c.id)
-Index("events_transaction", events.c.transaction_id)
-Index("events_request", events.c.request)
+Index("events_dead", events.c.id, sqlite_where=is_dead, postgresql_where=is_dead)
+_mapped = events.c.transaction_id.is_not(None)
+Index(
+    "events_transaction",
+    events.c.transaction_id,
+    sqlite_where=_mapped,
+    postgresql_where=_mapped,
+)
 
 documents = Table(
     "documents",

@@ -15,16 +15,17 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
 
 CHANNEL = "relay_due"
+_NOTIFY = text(f"NOTIFY {CHANNEL}")
 
 
 class Bell(Protocol):
     """Rings in one process, wakes in another."""
 
-    def ring(self) -> None:
-        """After a commit: wake whoever waits."""
+    def ring(self, connection: Connection) -> None:
+        """As part of a transaction: wake whoever waits, once it is committed."""
 
-    def ring_within(self, connection: Connection) -> None:
-        """As part of a transaction: wake whoever waits once it is committed."""
+    def committed(self) -> None:
+        """The transaction is committed."""
 
     def listen(self) -> int | None:
         """A file descriptor that becomes readable when the bell rings, or None."""
@@ -40,9 +41,17 @@ class PipeBell:
         self._path = path
         self._read_end: int | None = None
         self._write_end: int | None = None
+        self._due = False
 
-    def ring(self) -> None:
+    def ring(self, connection: Connection) -> None:
+        """See Bell. The pipe knows no transactions, so the ring waits for the commit."""
+        self._due = True
+
+    def committed(self) -> None:
         """See Bell. Without a listener there is nobody to wake, and that is fine."""
+        if not self._due:
+            return
+        self._due = False
         if self._write_end is None:
             with contextlib.suppress(OSError):
                 self._write_end = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK)
@@ -54,9 +63,6 @@ class PipeBell:
             except OSError:
                 os.close(self._write_end)
                 self._write_end = None
-
-    def ring_within(self, connection: Connection) -> None:
-        """See Bell. The pipe knows no transactions; `ring` follows the commit."""
 
     def listen(self) -> int | None:
         """See Bell. Opened for both ways, so that it never reports an end of file."""
@@ -83,12 +89,12 @@ class NotifyBell:
         self._engine = engine
         self._listening: Any = None
 
-    def ring(self) -> None:
-        """See Bell. `ring_within` has done it."""
-
-    def ring_within(self, connection: Connection) -> None:
+    def ring(self, connection: Connection) -> None:
         """See Bell."""
-        connection.execute(text(f"NOTIFY {CHANNEL}"))
+        connection.execute(_NOTIFY)
+
+    def committed(self) -> None:
+        """See Bell. PostgreSQL has told them already."""
 
     def listen(self) -> int | None:
         """See Bell. A connection of its own, outside the pool; None while there is none to be had."""

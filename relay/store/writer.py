@@ -1,11 +1,10 @@
-"""One thread that writes, and commits what came meanwhile in one transaction.
+"""Group commit: the writes that come while a commit is under way share the next one.
 
-A commit is an fsync, and an fsync takes the same time for one row as for fifty. While one is under
-way the other requests queue up, and the next commit takes them all. A caller returns only when its
-own write is on disk.
+A commit is an fsync, and an fsync takes the same time for one row as for fifty. There is no thread
+for it: the first caller commits for all who are waiting, then hands over to one of those who came
+meanwhile. A caller returns only when its own write is on disk.
 """
 
-import queue
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, Time
 from relay.errors import StoreUnavailableError
 
 T = TypeVar("T")
+Work = Callable[[Connection, list[Any]], list[Any]]
 
 LARGEST_BATCH = 128
 
@@ -23,25 +23,28 @@ LARGEST_BATCH = 128
 class _Job:
     """One write: what to do, and where its caller waits."""
 
-    __slots__ = ("done", "error", "item", "result", "work")
+    __slots__ = ("done", "error", "item", "result", "wake", "work")
 
-    def __init__(self, work: Callable[[Connection, list[Any]], list[Any]], item: object) -> None:
+    def __init__(self, work: Work, item: object) -> None:
         self.work = work
         self.item = item
         self.result: Any = None
         self.error: Exception | None = None
-        self.done = threading.Lock()
-        self.done.acquire()
+        self.done = False
+        self.wake = threading.Lock()
+        self.wake.acquire()
 
 
 class Writer:
-    """All writes of one process."""
+    """All writes of one process. `after_commit` runs once a commit, before the callers return."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, after_commit: Callable[[], None]) -> None:
         self._engine = engine
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-        self._starting = threading.Lock()
+        self._after_commit = after_commit
+        self._lock = threading.Lock()
+        self._waiting: list[_Job] = []
+        self._led = False
+        self._connection: Connection | None = None
 
     def many(self, work: Callable[[Connection, list[Any]], list[T]], item: object) -> T:
         """Run `work(connection, items)` with this item and its neighbours; our share of the result.
@@ -50,9 +53,13 @@ class Writer:
         StoreUnavailableError when it could not be committed; then nothing of it is stored.
         """
         job = _Job(work, item)
-        self._ensure_thread()
-        self._jobs.put(job)
-        job.done.acquire()
+        with self._lock:
+            self._waiting.append(job)
+            leads, self._led = not self._led, True
+        if not leads:
+            job.wake.acquire()
+        if not job.done:  # ours is the turn to commit, for all who wait
+            self._lead(job)
         if job.error is not None:
             raise job.error
         found: T = job.result
@@ -60,54 +67,45 @@ class Writer:
 
     def one(self, work: Callable[[Connection], T]) -> T:
         """Run `work(connection)` in a transaction, alone in its call but not in its commit."""
-
-        def each(connection: Connection, items: list[Callable[[Connection], T]]) -> list[T]:
-            return [item(connection) for item in items]
-
-        return self.many(each, work)
+        return self.many(_each, work)
 
     def close(self) -> None:
-        """Finish what is queued and end the thread."""
-        if self._thread is not None:
-            self._jobs.put(None)
-            self._thread.join()
-            self._thread = None
+        """Give the connection back; the next write opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
-    def _ensure_thread(self) -> None:
-        if self._thread is None:
-            with self._starting:
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
-                    self._thread.start()
+    def _connected(self) -> Connection:
+        """The one connection that writes. Taking it from the pool each time would cost a third."""
+        if self._connection is None:
+            self._connection = self._engine.connect()
+        return self._connection
 
-    def _run(self) -> None:
-        while True:
-            job = self._jobs.get()
-            if job is None:
-                return
-            batch = [job]
-            closing = False
-            while len(batch) < LARGEST_BATCH and not self._jobs.empty():
-                following = self._jobs.get()
-                if following is None:
-                    closing = True
-                    break
-                batch.append(following)
-            self._commit(batch)
-            for job in batch:
-                job.done.release()
-            if closing:
-                return
+    def _lead(self, own: _Job) -> None:
+        with self._lock:
+            batch, self._waiting = self._waiting[:LARGEST_BATCH], self._waiting[LARGEST_BATCH:]
+        self._commit(batch)
+        for job in batch:
+            job.done = True
+        with self._lock:
+            successor = self._waiting[0] if self._waiting else None
+            self._led = successor is not None
+        for job in [*batch, successor]:
+            if job is not None and job is not own:
+                job.wake.release()
 
     def _commit(self, batch: list[_Job]) -> None:
         """All in one transaction; if one spoils it, each alone. A database that is gone fails all."""
         try:
-            with self._engine.begin() as connection:
+            connection = self._connected()
+            with connection.begin():
                 for group in _neighbours(batch):
                     results = group[0].work(connection, [job.item for job in group])
                     for job, result in zip(group, results, strict=True):
                         job.result = result
+            self._after_commit()
         except Exception as error:  # noqa: BLE001 - it is the callers who must get it
+            self.close()
             translated = _translated(error)
             if len(batch) == 1 or isinstance(translated, StoreUnavailableError):
                 for job in batch:
@@ -115,6 +113,10 @@ class Writer:
             else:
                 for job in batch:
                     self._commit([job])
+
+
+def _each(connection: Connection, works: list[Callable[[Connection], Any]]) -> list[Any]:
+    return [work(connection) for work in works]
 
 
 def _neighbours(batch: list[_Job]) -> list[list[_Job]]:
@@ -133,6 +135,6 @@ def _translated(error: Exception) -> Exception:
     if isinstance(
         error, OperationalError | InterfaceError | InternalError | TimeoutError | OSError
     ):
-        cause = str(getattr(error, "orig", error)).strip().splitlines()[:1]
+        cause = " ".join(str(getattr(error, "orig", error)).split())[:200]
         return StoreUnavailableError("store_unavailable", f"the database refused: {cause}")
     return error

@@ -3,7 +3,6 @@
 import sqlalchemy as sa
 from alembic import op
 
-
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -57,7 +56,6 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
         sa.Column("lane", sa.SmallInteger(), nullable=False),
         sa.Column("gate", sa.String(length=64), server_default="", nullable=False),
-        sa.Column("ready", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
         sa.Column("due_at", sa.BigInteger(), nullable=True),
         sa.Column("first_due_at", sa.BigInteger(), nullable=False),
         sa.Column("attempt", sa.Integer(), server_default=sa.text("0"), nullable=False),
@@ -76,24 +74,29 @@ def upgrade() -> None:
         sa.UniqueConstraint("source", "event_id"),
     )
     op.create_index(
+        "events_dead",
+        "events",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("state = 3"),
+        postgresql_where=sa.text("state = 3"),
+    )
+    op.create_index(
         "events_due",
         "events",
-        ["ready", "lane", "due_at"],
+        ["gate", "lane", "due_at"],
         unique=False,
         sqlite_where=sa.text("state = 0"),
         postgresql_where=sa.text("state = 0"),
     )
-    op.create_index("events_listed", "events", ["state", "id"], unique=False)
     op.create_index(
-        "events_ready",
+        "events_transaction",
         "events",
-        ["gate", "ready", "lane", "due_at"],
+        ["transaction_id"],
         unique=False,
-        sqlite_where=sa.text("state = 0"),
-        postgresql_where=sa.text("state = 0"),
+        sqlite_where=sa.text("transaction_id IS NOT NULL"),
+        postgresql_where=sa.text("transaction_id IS NOT NULL"),
     )
-    op.create_index("events_request", "events", ["request"], unique=False)
-    op.create_index("events_transaction", "events", ["transaction_id"], unique=False)
     op.create_table(
         "attempts",
         sa.Column("id", ID, nullable=False),

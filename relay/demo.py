@@ -1,0 +1,319 @@
+"""`relay demo`: every recorded request, signed anew, all the way into the sandbox.
+
+Real processes: `relay sandbox`, `relay serve` on an embedded SQLite file, and a stand-in for the
+providers' APIs. It ends with 0 only if everything was settled as the recorded requests say.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from relay import provider, samples
+from relay.errors import RelayError
+from relay.model import State
+from relay.rehearse import Rehearsed, StandIn, post
+from relay.samples import Sample
+from relay.store import Filter, Store
+
+START_WITHIN_S = 20
+SETTLE_WITHIN_S = 60
+
+
+@dataclass
+class Sent:
+    """One recorded request on its way: where it went, when it was acknowledged."""
+
+    sample: Sample
+    source: str
+    acknowledged_at: datetime
+    status: int
+
+
+@dataclass
+class Source:
+    """One source of the demo's configuration, and the recorded requests that go there."""
+
+    name: str
+    rehearsed: Rehearsed
+    settings: dict[str, Any]
+    samples: list[Sample] = field(default_factory=list)
+    currency: str | None = None
+
+
+def demo(*, stay: bool, only: tuple[str, ...] = ()) -> int:
+    """Run it; the exit code."""
+    console = Console()
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-demo-")))
+        standin = StandIn()
+        stack.callback(standin.close)
+        sources = plan(standin, only or tuple(provider.names()))
+        sandbox_url, relay_url = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
+        write_config(home, sources, sandbox_url, relay_url)
+        bind = sandbox_url.removeprefix("http://")
+        sandbox = stack.enter_context(process(home, "sandbox", "--bind", bind, "--rate-limit", "0"))
+        relay = stack.enter_context(process(home, "serve", "--config", str(home / "relay.yaml")))
+        wait_until_up(sandbox_url + "/sandbox/payments", sandbox)
+        wait_until_up(relay_url + "/readyz", relay)
+        know_visitors(sandbox_url, sources)
+        sent = [
+            send(each, sample, relay_url)
+            for each in track(sources, "sending", console=console, transient=True)
+            for sample in each.samples
+        ]
+        store = Store(database(home))
+        stack.callback(store.close)
+        wait_until_settled(store, console)
+        records = requests.get(f"{sandbox_url}/sandbox/payments", timeout=10).json()
+        wrong = show(console, sent, store, records)
+        if stay:
+            console.print(
+                f"relay {relay_url}, sandbox {sandbox_url}, configuration {home}/relay.yaml"
+            )
+            console.print("Ctrl-C ends both.")
+            wait_for_interrupt()
+    return 1 if wrong else 0
+
+
+def plan(standin: StandIn, names: tuple[str, ...]) -> list[Source]:
+    """A source for each provider; another where recorded requests need other settings."""
+    found: list[Source] = []
+    for name in names:
+        known = provider.load(name)
+        rehearsed = standin.rehearse(known)
+        by_settings: dict[str, Source] = {}
+        for sample in samples.of(name):
+            own = {k: v for k, v in sample.settings.items() if k not in rehearsed.settings}
+            key = repr((sorted(own.items()), sample.currency))
+            if key not in by_settings:
+                label = name if not by_settings else f"{name}-{len(by_settings) + 1}"
+                settings = {**own, **rehearsed.settings}
+                by_settings[key] = Source(label, rehearsed, settings, currency=sample.currency)
+            by_settings[key].samples.append(sample)
+        found += by_settings.values()
+    return found
+
+
+def write_config(home: Path, sources: list[Source], sandbox_url: str, relay_url: str) -> None:
+    """The configuration a user would write, with secrets made up on the spot."""
+    config = {
+        "server": {"bind": relay_url.removeprefix("http://"), "public_url": relay_url},
+        "database": database(home),
+        "destinations": {
+            "sandbox": {"api_key": "df_demo_key", "base_url": sandbox_url, "rate_limit": 0}
+        },
+        "sources": {
+            each.name: {
+                "provider": each.rehearsed.provider.name,
+                "destination": "sandbox",
+                "secrets": list(each.rehearsed.rehearsal.secrets),
+                **({"currency": each.currency} if each.currency else {}),
+                **each.settings,
+            }
+            for each in sources
+        },
+    }
+    (home / "relay.yaml").write_text(yaml.safe_dump(config, sort_keys=False), "utf-8")
+
+
+def database(home: Path) -> str:
+    """Where the demo's relay keeps its store."""
+    return f"sqlite:///{home / 'relay.db'}"
+
+
+def know_visitors(sandbox_url: str, sources: list[Source]) -> None:
+    """The visitors of the recorded requests have been on the site."""
+    known = {
+        entry["datafast"]["datafast_visitor_id"]
+        for each in sources
+        for sample in each.samples
+        for entry in sample.expected.get("payments", [])
+        if "datafast_visitor_id" in entry["datafast"]
+    }
+    requests.put(f"{sandbox_url}/sandbox/visitors", json={"known": sorted(known)}, timeout=10)
+
+
+def send(source: Source, sample: Sample, relay_url: str) -> Sent:
+    """Sign and post, as the provider would."""
+    request = replace(sample.request, received_at=datetime.now(UTC))
+    answer = post(f"{relay_url}/webhooks/{source.name}", source.rehearsed.sign(request))
+    return Sent(sample, source.name, datetime.now(UTC), answer.status_code)
+
+
+def wait_until_settled(store: Store, console: Console) -> None:
+    """Until nothing is pending any more."""
+    deadline = time.monotonic() + SETTLE_WITHIN_S
+    with console.status("settling"):
+        while store.counted(Filter(state=State.PENDING)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+# What came of it
+
+
+def show(console: Console, sent: list[Sent], store: Store, records: list[dict[str, Any]]) -> int:
+    """Print the table; how many were not settled as their recorded requests say."""
+    by_id = {record["transaction_id"]: record for record in records}
+    rows = {(row.source, row.event_id): row for row in store.listed(Filter(), 10_000)}
+    table = Table(
+        "provider",
+        "event",
+        "DataFast recorded",
+        "as",
+        "visitor",
+        "ms",
+        "",
+        box=None,
+        pad_edge=False,
+    )
+    count: dict[bool, int] = defaultdict(int)
+    latencies = []
+    for each in sent:
+        for line in lines(each, rows, by_id):
+            table.add_row(*line.cells, "[green]ok[/]" if line.right else f"[red]{line.why}[/]")
+            count[line.right] += 1
+            if line.milliseconds is not None:
+                latencies.append(line.milliseconds)
+    console.print(table)
+    ranked = sorted(latencies) or [0.0]
+    console.print(
+        f"{count[True]} as they should be, {count[False]} not; {len(records)} records in the sandbox; "
+        f"from acknowledgement to record: median {ranked[len(ranked) // 2]:.0f} ms"
+    )
+    return count[False]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One event in the table."""
+
+    cells: tuple[str, ...]
+    right: bool
+    why: str = ""
+    milliseconds: float | None = None
+
+
+def lines(sent: Sent, rows: dict[Any, Any], by_id: dict[str, dict[str, Any]]) -> Iterator[Line]:
+    """What each event of a request came to, beside what it must come to."""
+    label = (sent.source, sent.sample.name)
+    if sent.status != 200:
+        yield Line((*label, "", "", "", ""), False, f"answered {sent.status}")
+        return
+    expected = sent.sample.expected
+    if "error" in expected:
+        dead = any(row.source == sent.source and row.state is State.DEAD for row in rows.values())
+        yield Line((*label, "-", f"dead: {expected['error']}", "", ""), dead, "not dead")
+    for entry in expected.get("ignored", []):
+        row = rows.get((sent.source, entry["event_id"]))
+        why = row.reason if row else "not stored"
+        yield Line((*label, "-", f"ignored: {why}", "", ""), why == entry["reason"], why)
+    for entry in expected.get("payments", []):
+        yield payment_line(sent, entry, rows.get((sent.source, entry["event_id"])), by_id)
+
+
+def payment_line(
+    sent: Sent,
+    entry: dict[str, Any],
+    row: Any,
+    by_id: dict[str, dict[str, Any]],
+) -> Line:
+    """A payment: what DataFast has of it; or why it rightly has nothing."""
+    label = (sent.source, sent.sample.name)
+    if row is None:
+        return Line((*label, "", "", "", ""), False, "not stored")
+    if row.state is State.IGNORED:
+        right = row.reason == ("test_event" if entry["test"] else "already_told")
+        return Line((*label, "-", f"ignored: {row.reason}", "", ""), right, row.reason)
+    record = by_id.get(entry["transaction_id"]) or by_id.get(entry["original_id"])
+    if row.state is not State.DELIVERED or record is None:
+        return Line((*label, "", "", "", ""), False, f"{row.state.value}: {row.reason}")
+    wire = entry["datafast"]
+    kind = "trial" if wire.get("is_free_trial") else "refund" if wire.get("refunded") else "payment"
+    kind = "renewal" if wire.get("renewal") else kind
+    right = (
+        kind == record["kind"]
+        and wire["amount"] == provider_amount(record)
+        and wire["currency"] == record["currency"]
+        and record["attributed"] == ("datafast_visitor_id" in wire)
+    )
+    recorded_at = datetime.fromisoformat(record["recorded_at"])
+    took = max(0.0, (recorded_at - sent.acknowledged_at).total_seconds() * 1000)
+    shown = {"payment": "new"}.get(record["kind"], record["kind"])
+    visitor = "attributed" if record["attributed"] else "-"
+    cells = (*label, f"{record['amount']} {record['currency']}", shown, visitor, f"{took:.0f}")
+    return Line(cells, right, f"wanted {kind} {wire['amount']} {wire['currency']}", took)
+
+
+def provider_amount(record: dict[str, Any]) -> Any:  # noqa: ANN401 - Decimal
+    """The recorded amount, exact."""
+    from decimal import Decimal
+
+    return Decimal(record["amount"])
+
+
+# Processes
+
+
+@contextmanager
+def process(home: Path, command: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A `relay` process of its own, ended with SIGTERM; its log goes to a file."""
+    with (home / f"{command}.log").open("wb") as log:
+        started = subprocess.Popen(  # noqa: S603 - our own command
+            [sys.executable, "-m", "relay", command, *arguments],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+        )
+        try:
+            yield started
+        finally:
+            started.send_signal(signal.SIGTERM)
+            started.wait(30)
+
+
+def wait_until_up(url: str, running: subprocess.Popen[bytes]) -> None:
+    """Until the address answers 200. Raises RelayError(not_started)."""
+    deadline = time.monotonic() + START_WITHIN_S
+    while time.monotonic() < deadline and running.poll() is None:
+        try:
+            if requests.get(url, timeout=2).status_code == 200:
+                return
+        except requests.ConnectionError:
+            pass
+        time.sleep(0.02)
+    raise RelayError("not_started", f"{url} did not come up within {START_WITHIN_S} s")
+
+
+def free_port() -> int:
+    """A loopback port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for_interrupt() -> None:
+    """Until Ctrl-C or SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        pass
