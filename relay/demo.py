@@ -4,6 +4,7 @@ Real processes: `relay sandbox`, `relay serve` on an embedded SQLite file, and a
 providers' APIs. It ends with 0 only if everything was settled as the recorded requests say.
 """
 
+import logging
 import os
 import signal
 import socket
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +24,7 @@ import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from sqlalchemy.engine import Row
 
 from relay import provider, samples
 from relay.errors import RelayError
@@ -31,6 +32,9 @@ from relay.model import State
 from relay.rehearse import Rehearsed, StandIn, post
 from relay.samples import Sample
 from relay.store import Filter, Store
+
+Records = dict[tuple[str, bool], dict[str, Any]]
+Rows = dict[tuple[str, str], Row[Any]]
 
 START_WITHIN_S = 20
 SETTLE_WITHIN_S = 60
@@ -60,6 +64,9 @@ class Source:
 def demo(*, stay: bool, only: tuple[str, ...] = ()) -> int:
     """Run it; the exit code."""
     console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the stand-in's access log
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-demo-")))
         standin = StandIn()
@@ -81,8 +88,7 @@ def demo(*, stay: bool, only: tuple[str, ...] = ()) -> int:
         store = Store(database(home))
         stack.callback(store.close)
         wait_until_settled(store, console)
-        records = requests.get(f"{sandbox_url}/sandbox/payments", timeout=10).json()
-        wrong = show(console, sent, store, records)
+        wrong = show(console, sent, store, recorded(sandbox_url))
         if stay:
             console.print(
                 f"relay {relay_url}, sandbox {sandbox_url}, configuration {home}/relay.yaml"
@@ -165,107 +171,100 @@ def wait_until_settled(store: Store, console: Console) -> None:
             time.sleep(0.05)
 
 
+def recorded(sandbox_url: str) -> Records:
+    """What the sandbox holds; a refund may stand under its original's id, beside the original."""
+    records = requests.get(f"{sandbox_url}/sandbox/payments", timeout=10).json()
+    return {(record["transaction_id"], record["refunded"] is True): record for record in records}
+
+
 # What came of it
 
 
-def show(console: Console, sent: list[Sent], store: Store, records: list[dict[str, Any]]) -> int:
+def show(console: Console, sent: list[Sent], store: Store, records: Records) -> int:
     """Print the table; how many were not settled as their recorded requests say."""
-    by_id = {record["transaction_id"]: record for record in records}
     rows = {(row.source, row.event_id): row for row in store.listed(Filter(), 10_000)}
     table = Table(
-        "provider",
-        "event",
-        "DataFast recorded",
-        "as",
-        "visitor",
-        "ms",
-        "",
-        box=None,
-        pad_edge=False,
+        "", "source", "event", "DataFast recorded", "visitor", "ms", box=None, pad_edge=False
     )
-    count: dict[bool, int] = defaultdict(int)
-    latencies = []
-    for each in sent:
-        for line in lines(each, rows, by_id):
-            table.add_row(*line.cells, "[green]ok[/]" if line.right else f"[red]{line.why}[/]")
-            count[line.right] += 1
-            if line.milliseconds is not None:
-                latencies.append(line.milliseconds)
+    table.columns[2].overflow = "fold"
+    found = [line for each in sent for line in lines(each, rows, records)]
+    for line in found:
+        mark = "[red]wrong[/]" if line.wrong else "[green]ok[/]"
+        took = "" if line.milliseconds is None else f"{line.milliseconds:.0f}"
+        told = f"{line.told}; wanted: {line.wrong}" if line.wrong else line.told
+        table.add_row(mark, line.source, line.event, told, line.visitor, took)
     console.print(table)
-    ranked = sorted(latencies) or [0.0]
+    wrong = sum(1 for line in found if line.wrong)
+    ranked = sorted(line.milliseconds for line in found if line.milliseconds is not None) or [0.0]
     console.print(
-        f"{count[True]} as they should be, {count[False]} not; {len(records)} records in the sandbox; "
+        f"\n{len(found) - wrong} events as they should be, {wrong} not; "
+        f"{len(records)} records in the sandbox; "
         f"from acknowledgement to record: median {ranked[len(ranked) // 2]:.0f} ms"
     )
-    return count[False]
+    return wrong
 
 
 @dataclass(frozen=True)
 class Line:
-    """One event in the table."""
+    """One event in the table: what came of it, and what should have, if that differs."""
 
-    cells: tuple[str, ...]
-    right: bool
-    why: str = ""
+    source: str
+    event: str
+    told: str
+    wrong: str = ""
+    visitor: str = ""
     milliseconds: float | None = None
 
 
-def lines(sent: Sent, rows: dict[Any, Any], by_id: dict[str, dict[str, Any]]) -> Iterator[Line]:
+def lines(sent: Sent, rows: Rows, records: Records) -> Iterator[Line]:
     """What each event of a request came to, beside what it must come to."""
-    label = (sent.source, sent.sample.name)
+    label, expected = (sent.source, sent.sample.name), sent.sample.expected
     if sent.status != 200:
-        yield Line((*label, "", "", "", ""), False, f"answered {sent.status}")
-        return
-    expected = sent.sample.expected
-    if "error" in expected:
-        dead = any(row.source == sent.source and row.state is State.DEAD for row in rows.values())
-        yield Line((*label, "-", f"dead: {expected['error']}", "", ""), dead, "not dead")
+        yield Line(*label, f"answered {sent.status}", "200")
+    elif "error" in expected:
+        dead = any(key[0] == sent.source and row.state is State.DEAD for key, row in rows.items())
+        yield Line(*label, f"dead: {expected['error']}", "" if dead else "a dead letter")
     for entry in expected.get("ignored", []):
         row = rows.get((sent.source, entry["event_id"]))
         why = row.reason if row else "not stored"
-        yield Line((*label, "-", f"ignored: {why}", "", ""), why == entry["reason"], why)
+        yield Line(*label, f"ignored: {why}", "" if why == entry["reason"] else entry["reason"])
     for entry in expected.get("payments", []):
-        yield payment_line(sent, entry, rows.get((sent.source, entry["event_id"])), by_id)
+        yield payment_line(sent, entry, rows.get((sent.source, entry["event_id"])), records)
 
 
-def payment_line(
-    sent: Sent,
-    entry: dict[str, Any],
-    row: Any,
-    by_id: dict[str, dict[str, Any]],
-) -> Line:
+def payment_line(sent: Sent, entry: dict[str, Any], row: Row[Any] | None, records: Records) -> Line:
     """A payment: what DataFast has of it; or why it rightly has nothing."""
-    label = (sent.source, sent.sample.name)
+    label, wire = (sent.source, sent.sample.name), entry["datafast"]
+    wanted = f"{kind_of(wire)} {wire['amount']} {wire['currency']}"
     if row is None:
-        return Line((*label, "", "", "", ""), False, "not stored")
+        return Line(*label, "not stored", wanted)
     if row.state is State.IGNORED:
         right = row.reason == ("test_event" if entry["test"] else "already_told")
-        return Line((*label, "-", f"ignored: {row.reason}", "", ""), right, row.reason)
-    record = by_id.get(entry["transaction_id"]) or by_id.get(entry["original_id"])
+        return Line(*label, f"ignored: {row.reason}", "" if right else wanted)
+    refunded = "refunded" in wire
+    under_its_own = records.get((entry["transaction_id"], refunded))
+    record = under_its_own or records.get((entry["original_id"], refunded))
     if row.state is not State.DELIVERED or record is None:
-        return Line((*label, "", "", "", ""), False, f"{row.state.value}: {row.reason}")
-    wire = entry["datafast"]
-    kind = "trial" if wire.get("is_free_trial") else "refund" if wire.get("refunded") else "payment"
-    kind = "renewal" if wire.get("renewal") else kind
-    right = (
-        kind == record["kind"]
-        and wire["amount"] == provider_amount(record)
-        and wire["currency"] == record["currency"]
-        and record["attributed"] == ("datafast_visitor_id" in wire)
-    )
+        return Line(*label, f"{row.state.value}: {row.reason}", wanted)
+    kind = {"payment": "new"}.get(record["kind"], record["kind"])
+    told = f"{kind} {record['amount']} {record['currency']}"
+    right = told == wanted
+    if under_its_own:  # a refund under its original's id has the original's visitor
+        right &= record["attributed"] == ("datafast_visitor_id" in wire)
     recorded_at = datetime.fromisoformat(record["recorded_at"])
-    took = max(0.0, (recorded_at - sent.acknowledged_at).total_seconds() * 1000)
-    shown = {"payment": "new"}.get(record["kind"], record["kind"])
-    visitor = "attributed" if record["attributed"] else "-"
-    cells = (*label, f"{record['amount']} {record['currency']}", shown, visitor, f"{took:.0f}")
-    return Line(cells, right, f"wanted {kind} {wire['amount']} {wire['currency']}", took)
+    return Line(
+        *label,
+        told,
+        "" if right else wanted,
+        visitor="attributed" if record["attributed"] else "",
+        milliseconds=max(0.0, (recorded_at - sent.acknowledged_at).total_seconds() * 1000),
+    )
 
 
-def provider_amount(record: dict[str, Any]) -> Any:  # noqa: ANN401 - Decimal
-    """The recorded amount, exact."""
-    from decimal import Decimal
-
-    return Decimal(record["amount"])
+def kind_of(wire: dict[str, Any]) -> str:
+    """What DataFast's reports will call a payment."""
+    words = {"is_free_trial": "trial", "refunded": "refund", "renewal": "renewal"}
+    return next((word for name, word in words.items() if wire.get(name)), "new")
 
 
 # Processes

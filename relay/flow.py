@@ -99,7 +99,10 @@ class Courier:
             payment = ledger.consider(self.store, source, delivery, payment)
             if isinstance(payment, Ignored):
                 return self.settle(delivery, Decision(State.IGNORED, payment.reason))
-            body = mapping.body(payment, refunds.posted_as(self.store, source, delivery, payment))
+            id = refunds.posted_as(self.store, source, delivery, payment, self.now())
+            if isinstance(id, Decision):
+                return self.settle(delivery, id)
+            body = mapping.body(payment, id)
         except PayloadError as error:
             return self.settle(delivery, Decision(State.DEAD, f"{error.reason}: {error.message}"))
         except FetchError as error:

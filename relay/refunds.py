@@ -1,12 +1,19 @@
-"""Under which id a refund is posted.
+"""Under which id a refund is posted, and when.
 
 DataFast does not say whether a refund carries the original payment's `transaction_id` or its own.
 If it must be the original's, the answer reads "refunded"; if it must not, the refund is swallowed
 as a duplicate. Policy `auto` finds out: a full refund goes under the original's id first, and when
 that reads as a duplicate, once more under its own. A partial refund goes under its own.
+
+Nothing goes under the original's id while the original itself is still on its way: DataFast would
+take the refund for the payment, and then the payment for a duplicate.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy.engine import Row
 
 from relay.config import Source
 from relay.mapping import Body
@@ -14,21 +21,39 @@ from relay.model import Decision, Delivery, Kind, Lane, Payment, Result, State
 from relay.store import Store
 
 SWALLOWED = "refund_swallowed"
+WAITS = "waits_for_original"
+
+SHORTEST_WAIT = timedelta(seconds=1)
+LONGEST_WAIT = timedelta(minutes=5)
 
 _TAKES_BACK = {Kind.REFUND, Kind.DISPUTE}
 _UNCLEAR = {Result.UNAVAILABLE, Result.UNKNOWN}
 
 
-def posted_as(store: Store, source: Source, delivery: Delivery, payment: Payment) -> str:
-    """The `transaction_id` to post this payment under."""
+def posted_as(
+    store: Store, source: Source, delivery: Delivery, payment: Payment, now: datetime
+) -> str | Decision:
+    """The `transaction_id` to post this payment under; or a Decision to wait for its original."""
     policy, original = source.destination.refunds, payment.original_id
     if payment.kind not in _TAKES_BACK or original is None or policy == "refund_id":
         return payment.transaction_id
-    if policy == "original_id":
-        return original
-    if delivery.reason == SWALLOWED or not store.is_full(source.name, payment):
+    if delivery.reason == SWALLOWED:
         return payment.transaction_id
+    charge = store.charged(source.name, original)
+    if policy == "auto" and not _is_all_of(charge, payment):
+        return payment.transaction_id
+    if charge is not None and charge.state is State.PENDING:
+        waited = now - delivery.first_due_at  # so each wait is as long as all before it
+        again_at = now + min(max(waited, SHORTEST_WAIT), LONGEST_WAIT)
+        return Decision(State.PENDING, WAITS, again_at, lane=delivery.lane, counts=False)
     return original
+
+
+def _is_all_of(charge: Row[Any] | None, refund: Payment) -> bool:
+    """Whether a refund takes back the whole of a charge that DataFast has, or is about to have."""
+    if charge is None or charge.state not in {State.PENDING, State.DELIVERED}:
+        return False
+    return (Decimal(charge.amount), charge.currency) == (refund.amount, refund.currency)
 
 
 def reconsider(

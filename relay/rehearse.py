@@ -110,9 +110,10 @@ class StandIn:
     def _app(self) -> Flask:
         app = Flask("standin", static_folder=None)
 
-        @app.get("/<path:path>")
-        def answer(path: str) -> Response:
-            found = self._answers.get(request.full_path.rstrip("?"))
+        @app.get("/<path:_>")
+        def answer(_: str) -> Response:
+            # As it was asked for: a path that is decoded has lost what was encoded in it.
+            found = self._answers.get(request.environ["REQUEST_URI"])
             if found is None:
                 return Response('{"error": "not recorded"}', 404, content_type="application/json")
             return Response(found, content_type="application/json")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection, Row
@@ -132,13 +131,9 @@ class Store:
         """See store.ledger.tell."""
         return self._writer.one(lambda connection: ledger.tell(connection, delivery, payment))
 
-    def is_full(self, source: str, refund: Payment) -> bool:
-        """Whether a refund takes back all of its original, as far as that is known here."""
-        original = refund.original_id or ""
-        charge = self.read(lambda connection: ledger.charged(connection, source, original))
-        if charge is None:
-            return False
-        return (Decimal(charge.amount), charge.currency) == (refund.amount, refund.currency)
+    def charged(self, source: str, transaction_id: str) -> Row[Any] | None:
+        """See store.ledger.charged."""
+        return self.read(lambda connection: ledger.charged(connection, source, transaction_id))
 
     # For people, and for health
 

@@ -40,9 +40,11 @@ def tell(connection: Connection, delivery: Delivery, payment: Payment) -> bool:
 
 
 def charged(connection: Connection, source: str, transaction_id: str) -> Row[Any] | None:
-    """The charge of that id, if one has been told: its amount (text) and currency."""
+    """The charge of that id, if one is known: its amount (text) and currency, and its state."""
     return connection.execute(
-        select(movements).where(
+        select(movements.c.amount, movements.c.currency, events.c.state)
+        .join(events, events.c.id == movements.c.event)
+        .where(
             movements.c.source == source,
             movements.c.kind == Kind.CHARGE,
             movements.c.transaction_id == transaction_id,
