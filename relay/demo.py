@@ -24,17 +24,16 @@ import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from sqlalchemy.engine import Row
 
 from relay import provider, samples
 from relay.errors import RelayError
 from relay.model import State
 from relay.rehearse import Rehearsed, StandIn, post
 from relay.samples import Sample
-from relay.store import Filter, Store
+from relay.store import AnyRow, Filter, Store
 
 Records = dict[tuple[str, bool], dict[str, Any]]
-Rows = dict[tuple[str, str], Row[Any]]
+Rows = dict[tuple[str, str], AnyRow]
 
 START_WITHIN_S = 20
 SETTLE_WITHIN_S = 60
@@ -232,7 +231,7 @@ def lines(sent: Sent, rows: Rows, records: Records) -> Iterator[Line]:
         yield payment_line(sent, entry, rows.get((sent.source, entry["event_id"])), records)
 
 
-def payment_line(sent: Sent, entry: dict[str, Any], row: Row[Any] | None, records: Records) -> Line:
+def payment_line(sent: Sent, entry: dict[str, Any], row: AnyRow | None, records: Records) -> Line:
     """A payment: what DataFast has of it; or why it rightly has nothing."""
     label, wire = (sent.source, sent.sample.name), entry["datafast"]
     wanted = f"{kind_of(wire)} {wire['amount']} {wire['currency']}"

@@ -32,7 +32,10 @@ def _uuid_v4(text: str) -> None:
 
 
 class PaymentSchema(Schema):
-    """The body of `POST /api/v1/payments`. Source: https://datafa.st/docs/api/website/payments"""
+    """The body of `POST /api/v1/payments`.
+
+    Source: https://datafa.st/docs/api/website/payments
+    """
 
     amount = fields.Decimal(required=True, allow_nan=False, validate=validate.Range(min=0))
     currency = fields.String(required=True, validate=validate.Regexp(r"[A-Z]{3}\Z"))

@@ -244,7 +244,9 @@ class Reply:
 class Download(Protocol):
     """Gets a public document, such as a certificate, from an address that was checked before."""
 
-    def __call__(self, url: str) -> bytes: ...
+    def __call__(self, url: str) -> bytes:
+        """The document at `url`. Raises FetchError."""
+        ...
 
 
 @dataclass(frozen=True, repr=False)

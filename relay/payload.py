@@ -92,7 +92,7 @@ class Payload:
         """The text at `keys`, or None when it is missing, null or blank."""
         found = self.at(*keys)
         value = found.value
-        if isinstance(value, bool) or isinstance(value, dict | list):
+        if isinstance(value, bool | dict | list):
             found._wrong("text")
         if value is None:
             return None

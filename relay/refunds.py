@@ -11,14 +11,11 @@ take the refund for the payment, and then the payment for a duplicate.
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
-
-from sqlalchemy.engine import Row
 
 from relay.config import Source
 from relay.mapping import Body
 from relay.model import Decision, Delivery, Kind, Lane, Payment, Result, State
-from relay.store import Store
+from relay.store import AnyRow, Store
 
 SWALLOWED = "refund_swallowed"
 WAITS = "waits_for_original"
@@ -49,7 +46,7 @@ def posted_as(
     return original
 
 
-def _is_all_of(charge: Row[Any] | None, refund: Payment) -> bool:
+def _is_all_of(charge: AnyRow | None, refund: Payment) -> bool:
     """Whether a refund takes back the whole of a charge that DataFast has, or is about to have."""
     if charge is None or charge.state not in {State.PENDING, State.DELIVERED}:
         return False

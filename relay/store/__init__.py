@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import StoreUnavailableError
@@ -12,11 +12,12 @@ from relay.model import Attempt, Decision, Delivery, Document, Event, Payment
 from relay.store import inbox, ledger, queue, views
 from relay.store.engine import migrate, open_engines, sqlite_path
 from relay.store.inbox import Arrival
+from relay.store.schema import AnyRow
 from relay.store.views import Filter
 from relay.store.wake import Bell, NotifyBell, PipeBell
 from relay.store.writer import Writer
 
-__all__ = ["Arrival", "Filter", "Store", "migrate"]
+__all__ = ["AnyRow", "Arrival", "Filter", "Store", "migrate"]
 
 T = TypeVar("T")
 
@@ -131,13 +132,13 @@ class Store:
         """See store.ledger.tell."""
         return self._writer.one(lambda connection: ledger.tell(connection, delivery, payment))
 
-    def charged(self, source: str, transaction_id: str) -> Row[Any] | None:
+    def charged(self, source: str, transaction_id: str) -> AnyRow | None:
         """See store.ledger.charged."""
         return self.read(lambda connection: ledger.charged(connection, source, transaction_id))
 
     # For people, and for health
 
-    def listed(self, wanted: Filter, limit: int = views.LISTED) -> list[Row[Any]]:
+    def listed(self, wanted: Filter, limit: int = views.LISTED) -> list[AnyRow]:
         """See views.listed."""
         return self.read(lambda connection: views.listed(connection, wanted, limit))
 

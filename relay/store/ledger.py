@@ -1,13 +1,11 @@
 """The rows behind `relay.ledger`: which event tells of which movement of money."""
 
-from typing import Any
-
 from sqlalchemy import select, update
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
-from relay.model import Delivery, Kind, Payment, State
+from relay.model import Delivery, Kind, Payment
 from relay.store.inbox import INSERT
-from relay.store.schema import events, movements
+from relay.store.schema import AnyRow, events, is_dead, movements
 
 
 def tell(connection: Connection, delivery: Delivery, payment: Payment) -> bool:
@@ -30,7 +28,7 @@ def tell(connection: Connection, delivery: Delivery, payment: Payment) -> bool:
     new = INSERT[connection.dialect.name](movements).values(**key, **mine)
     if connection.execute(new.on_conflict_do_nothing()).rowcount:
         return True
-    dead = select(events.c.id).where(events.c.state == State.DEAD)
+    dead = select(events.c.id).where(is_dead)
     same = [movements.c[name] == value for name, value in key.items()]
     vacant = (movements.c.event == delivery.id) | movements.c.event.in_(
         dead.where(events.c.id == movements.c.event)
@@ -39,7 +37,7 @@ def tell(connection: Connection, delivery: Delivery, payment: Payment) -> bool:
     return connection.execute(taken).rowcount == 1
 
 
-def charged(connection: Connection, source: str, transaction_id: str) -> Row[Any] | None:
+def charged(connection: Connection, source: str, transaction_id: str) -> AnyRow | None:
     """The charge of that id, if one is known: its amount (text) and currency, and its state."""
     return connection.execute(
         select(movements.c.amount, movements.c.currency, events.c.state)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, insert, or_, select, update
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from relay import pace
 from relay.model import (
@@ -26,7 +26,7 @@ from relay.model import (
     State,
 )
 from relay.store.inbox import INSERT, reopened
-from relay.store.schema import attempts, documents, events, gates, is_pending, requests
+from relay.store.schema import AnyRow, attempts, documents, events, gates, is_pending, requests
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -245,7 +245,7 @@ def _own(delivery: Delivery) -> Any:  # noqa: ANN401 - a clause
     return update(events).where(events.c.id == delivery.id, events.c.lease == delivery.lease)
 
 
-def _delivery(row: Row[Any], token: str, *, has_slot: bool) -> Delivery:
+def _delivery(row: AnyRow, token: str, *, has_slot: bool) -> Delivery:
     return Delivery(
         id=row.id,
         source=row.source,
@@ -262,7 +262,7 @@ def _delivery(row: Row[Any], token: str, *, has_slot: bool) -> Delivery:
     )
 
 
-def received(row: Row[Any]) -> Received:
+def received(row: AnyRow) -> Received:
     """The request of a row that has a request's columns."""
     return Received(
         body=bytes(row.body),

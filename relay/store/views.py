@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, func, or_, select, update
-from sqlalchemy.engine import Connection, Row
+from sqlalchemy.engine import Connection
 
 from relay.model import Document, Lane, State
 from relay.store.inbox import reopened
 from relay.store.queue import received
-from relay.store.schema import attempts, documents, events, gates, requests, workers
+from relay.store.schema import AnyRow, attempts, documents, events, gates, requests, workers
 
 LISTED = 1_000
 
@@ -42,7 +42,7 @@ class Filter:
             yield events.c.received_at < self.until
 
 
-def listed(connection: Connection, wanted: Filter, limit: int = LISTED) -> list[Row[Any]]:
+def listed(connection: Connection, wanted: Filter, limit: int = LISTED) -> list[AnyRow]:
     """The newest events first."""
     query = select(events).where(*wanted.clauses()).order_by(events.c.id.desc()).limit(limit)
     return list(connection.execute(query))
@@ -123,6 +123,6 @@ def oldest_due(connection: Connection, now: datetime) -> datetime | None:
     return connection.execute(due).scalar()
 
 
-def closed_gates(connection: Connection, now: datetime) -> list[Row[Any]]:
+def closed_gates(connection: Connection, now: datetime) -> list[AnyRow]:
     """The gates that let nothing through now, and why."""
     return list(connection.execute(select(gates).where(gates.c.closed_until > now)))

@@ -103,9 +103,10 @@ class NotifyBell:
             with contextlib.suppress(Exception):
                 raw = self._engine.raw_connection()
                 raw.detach()
-                raw.driver_connection.autocommit = True
-                raw.driver_connection.execute(f"LISTEN {CHANNEL}")
-                self._listening = raw.driver_connection
+                driver: Any = raw.driver_connection
+                driver.autocommit = True
+                driver.execute(f"LISTEN {CHANNEL}")
+                self._listening = driver
         return None if self._listening is None else self._listening.fileno()
 
     def clear(self) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, TimeoutError
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from relay.errors import StoreUnavailableError
 
@@ -133,7 +134,7 @@ def _neighbours(batch: list[_Job]) -> list[list[_Job]]:
 def _translated(error: Exception) -> Exception:
     """A database that is gone, full or locked is nobody's fault: try again later."""
     if isinstance(
-        error, OperationalError | InterfaceError | InternalError | TimeoutError | OSError
+        error, OperationalError | InterfaceError | InternalError | PoolTimeoutError | OSError
     ):
         cause = " ".join(str(getattr(error, "orig", error)).split())[:200]
         return StoreUnavailableError("store_unavailable", f"the database refused: {cause}")
