@@ -13,7 +13,7 @@ from datetime import datetime
 
 from relay import fetch, ledger, mapping, refunds, settle
 from relay.config import Source
-from relay.errors import FetchError, PayloadError
+from relay.errors import FetchError, PayloadError, RelayError, VerificationError
 from relay.forward import Forwarder
 from relay.mapping import UNREADABLE, Body
 from relay.model import (
@@ -65,7 +65,7 @@ def accept(source: Source, request: Received, store: Store) -> Accepted:
     Raises VerificationError (nothing is stored) and StoreUnavailableError. A request that is
     genuine and cannot be read is stored as one dead event: it can be replayed after a fix.
     """
-    source.provider.signature.verify(request, trust(source))
+    verify(source, request)
     try:
         found, dead = mapping.events(source.provider, request, source.settings), None
     except PayloadError as error:
@@ -74,6 +74,17 @@ def accept(source: Source, request: Received, store: Store) -> Accepted:
         found = [Event(f"{UNREADABLE}:{digest}", UNREADABLE, Payload(None))]
     new = store.add(Arrival(source.name, request, found, dead)) if found else 0
     return Accepted(len(found), new, dead)
+
+
+def verify(source: Source, request: Received) -> None:
+    """Prove that the request is the provider's. Raises VerificationError, whatever breaks."""
+    try:
+        source.provider.signature.verify(request, trust(source))
+    except RelayError:
+        raise
+    except Exception as error:
+        msg = f"the adapter's check broke ({type(error).__name__}); nothing is taken on trust"
+        raise VerificationError("adapter_error", msg) from error
 
 
 def trust(source: Source) -> Trust:

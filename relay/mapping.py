@@ -4,19 +4,21 @@ Mapping happens in the worker, from the stored bytes, so that a mapper that is m
 replay.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import simplejson
 from marshmallow import Schema, ValidationError, fields, validate
 
 from relay import visitor
-from relay.errors import PayloadError
+from relay.errors import PayloadError, RelayError
 from relay.model import Event, Ignored, Kind, Payment, Received, Recurrence
 from relay.provider import Api, Provider
+
+T = TypeVar("T")
 
 UNREADABLE = "unreadable"
 
@@ -68,19 +70,30 @@ class Body:
 
 def events(provider: Provider, request: Received, settings: Mapping[str, Any]) -> list[Event]:
     """The events in a request, each once. Raises PayloadError, also for ids no table could hold."""
-    return _checked(provider.parse(request), settings)
+    return _checked(_ask(provider.parse, request), settings)
 
 
 def complete(provider: Provider, event: Event, api: Api) -> list[Event]:
     """What a thin event turns out to be. Raises PayloadError and FetchError."""
     if provider.fetch is None:
         return [event]
-    return _checked(provider.fetch(event, api), event.settings)
+    return _checked(_ask(provider.fetch, event, api), event.settings)
 
 
 def find(events: list[Event], event_id: str) -> Event | None:
     """The event called `event_id`."""
     return next((event for event in events if event.id == event_id), None)
+
+
+def _ask(function: Callable[..., T], *arguments: object) -> T:
+    """Call an adapter. Whatever breaks in one is about this event, and must not cost it."""
+    try:
+        return function(*arguments)
+    except RelayError:
+        raise
+    except Exception as error:
+        msg = f"the adapter broke ({type(error).__name__}); mend it, then replay"
+        raise PayloadError("adapter_error", "$", msg) from error
 
 
 def _checked(events: list[Event], settings: Mapping[str, Any]) -> list[Event]:
@@ -101,7 +114,7 @@ def payment(provider: Provider, event: Event, currency: str | None = None) -> Pa
     mapper = provider.events.get(event.type)
     if mapper is None:
         return Ignored(provider.ignored.get(event.type, "unknown_type"))
-    found = mapper(event)
+    found = _ask(mapper, event)
     if isinstance(found, Ignored):
         return found
     if found.kind is Kind.TRIAL:

@@ -54,6 +54,7 @@ def become(sample: Sample, request: Received | None = None) -> dict[str, Any]:
             )
         )
     except PayloadError as error:
+        assert error.reason != "adapter_error", error.message
         return preview.unreadable(error)
 
 
