@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench pictures clean
 
 demo: $(INSTALLED)            ## one signed webhook of every kind, all the way into the sandbox
 	$(BIN)/relay demo
@@ -20,6 +20,9 @@ lint: $(INSTALLED)            ## style, types, and which module may import which
 
 bench: $(INSTALLED)           ## each figure beside its ceiling, in one run
 	$(BIN)/python benchmarks/bench.py
+
+pictures: $(INSTALLED)        ## the README's picture of the demo
+	$(BIN)/python docs/pictures.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -63,8 +63,8 @@ class Source:
 def demo(*, stay: bool, only: tuple[str, ...] = ()) -> int:
     """Run it; the exit code."""
     console = Console()
-    if not console.is_terminal:
-        console.width = 120
+    if not console.is_terminal or "COLUMNS" in os.environ:
+        console.width = int(os.environ.get("COLUMNS", "120"))
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # the stand-in's access log
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-demo-")))
