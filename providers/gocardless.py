@@ -17,7 +17,7 @@ Quirks:
   payments (uncertain), so it is read as well when the payment names no visitor.
 - Sandbox events say so in no signed place: what is read from the sandbox's API is a test.
 - The dashboard's "send test webhook" makes events up: they are signed, their ids begin with EVTEST
-  (seen in deliveries, not documented), and they may name a real payment. They are ignored.
+  (seen in deliveries, not documented). They are tests, and ignored if what they name does not exist.
 """
 
 import re
@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from relay import money, visitor
-from relay.errors import PayloadError
+from relay.errors import FetchError, PayloadError
 from relay.model import Event, Ignored, Kind, Payment, Received, Recurrence
 from relay.payload import Payload
 from relay.provider import Api, Mapper, Setting, Setup
@@ -72,8 +72,8 @@ SETTINGS = (
 
 SIGNATURE = BodyHmac("Webhook-Signature")
 
-# An id becomes part of a path: letters and digits only.
-_ID = re.compile(r"[A-Z]{2,4}[0-9A-Za-z]{1,60}")
+# An id becomes part of a path: letters, digits and _ only.
+_ID = re.compile(r"[0-9A-Za-z_]{2,64}", re.ASCII)
 _CAME_BACK = ("cancelled", "bounced", "failed", "funds_returned")
 
 
@@ -116,24 +116,33 @@ def _linked(name: str, linked_by: Payload) -> str:
 # https://developer.gocardless.com/api-reference/#api-usage-making-requests
 def fetch(event: Event, api: Api) -> list[Event]:
     """The same event with all that it names beside it; what moves no money asks nothing."""
-    if event.type not in EVENTS or _is_made_up(event):
+    if event.type not in EVENTS:
         return [event]
+    try:
+        return [_complete(event, api)]
+    except (FetchError, PayloadError) as error:
+        if _is_made_up(event) and getattr(error, "permanent", True):
+            return [event]  # it names what does not exist
+        raise
+
+
+def _complete(event: Event, api: Api) -> Event:
     token = event.settings["api_key"]
     headers = {"Authorization": f"Bearer {token}", "GoCardless-Version": "2015-07-06"}
     reader = _Reader(api, headers)
     found = {"event": event.data}
     if event.type == "payments.failed":
-        history = api.get(f"/events?payment={_linked('payment', event.data)}", headers)
-        found["history"] = history.at("events")
+        history = api.get_or_none(f"/events?payment={_linked('payment', event.data)}", headers)
+        found["history"] = history.at("events") if history else Payload([])
         if not _was_confirmed(_together(event, found).data):
-            return [_together(event, found)]
+            return _together(event, found)
     if event.type == "refunds.paid":
         found["refund"] = reader.get("refund", event.data)
         # A refund stands without its payment, and can be one of a mandate.
         found["payment"] = reader.get_or_none("payment", found["refund"])
     else:
         found["payment"] = reader.get("payment", event.data)
-    return [_together(event, found | _background(reader, found))]
+    return _together(event, found | _background(reader, found))
 
 
 def _background(reader: _Reader, found: Mapping[str, Payload]) -> dict[str, Payload]:
@@ -192,7 +201,7 @@ def late_failure(event: Event) -> Payment | Ignored:
 
 def failed(event: Event) -> Payment | Ignored:
     """`payments.failed`: mostly nothing was ever collected; else a late failure."""
-    if _is_made_up(event) or _was_confirmed(event.data):
+    if event.data.at("history") and _was_confirmed(event.data):
         return late_failure(event)
     return Ignored("no_money_moved")
 
@@ -212,7 +221,7 @@ def movement(
     suffix: str = "",
 ) -> Payment | Ignored:
     """What the movements have in common."""
-    if _is_made_up(event):
+    if _is_made_up(event) and not event.data.at("payment") and not event.data.at("refund"):
         return Ignored("dashboard_test")
     paid, customer = event.data.at("payment"), event.data.at("customer")
     moved = event.data.at("refund") if kind is Kind.REFUND else paid
@@ -233,7 +242,7 @@ def movement(
         email=customer.text_or_none("email"),
         name=" ".join(filter(None, names)) or customer.text_or_none("company_name"),
         visitor_id=visitor.find(event.data.at("event", "resource_metadata"), *notes),
-        test=event.settings["api_base"].startswith(_SANDBOX),
+        test=_is_made_up(event) or event.settings["api_base"].startswith(_SANDBOX),
     )
 
 

@@ -126,7 +126,7 @@ SIGNATURE = UrlSecretAndHmac()
 
 def parse(request: Received) -> list[Event]:
     """One event a request: a hint at a payment, or something that is ignored."""
-    if request.headers.get(HEADER) is not None:
+    if request.headers.get(HEADER) is not None or request.content_type == "application/json":
         return [newer(Payload.json(request.body).object())]
     body = Payload.form(request.body)
     id = plain_id(body, "id")

@@ -24,33 +24,23 @@ Quirks:
 """
 
 import base64
-import binascii
 import hashlib
 import re
 import secrets
-import ssl
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any
 
-import certifi
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import (
-    RSAPrivateKey,
-    RSAPublicKey,
-    generate_private_key,
-)
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.x509.oid import NameOID
-from cryptography.x509.verification import PolicyBuilder, Store
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from relay import money, visitor
+from relay import certificates, money, visitor
 from relay.errors import RelayError, VerificationError
 from relay.model import Event, Ignored, Kind, Payment, Received, Recurrence, Trust
 from relay.payload import Payload
@@ -144,9 +134,12 @@ class TransmissionSignature(Signature):
         texts = [signed_text(request, id) for id in _webhook_ids(trust)]
         fresh(_signed_at(request), request.received_at, _LONGEST_AGE)
         key = _certified_key(header(request, "PAYPAL-CERT-URL"), request.received_at, trust)
-        if not any(_proves(key, signature, text) for text in texts):
-            msg = "the signature fits none of the source's webhook ids; is it this webhook's id?"
-            raise VerificationError("bad_signature", msg)
+        for text in texts:
+            with suppress(InvalidSignature):
+                key.verify(signature, text, PKCS1v15(), SHA256())
+                return
+        msg = "the signature fits none of the source's webhook ids; is it this webhook's id?"
+        raise VerificationError("bad_signature", msg)
 
     def sign(self, request: Received, trust: Trust) -> Received:
         """See Signature. Raises cannot_sign without `signing_key`: PayPal keeps its own key."""
@@ -172,7 +165,7 @@ class TransmissionSignature(Signature):
 
     def rehearse(self) -> Rehearsal:
         """See Signature. The certificates are made once in a process; only the id is new."""
-        root, leaf, key = _rehearsal_certificates()
+        root, leaf, key = certificates.rehearsal("messageverificationcerts.paypal.com")
         return Rehearsal(
             (secrets.token_hex(9)[:17].upper(),),
             settings={"trusted_root": root, "signing_key": key},
@@ -204,8 +197,8 @@ def _signed_at(request: Received) -> datetime:
 def _decoded(claimed: str) -> bytes:
     """The signature's bytes, from the one spelling that base64 has for them."""
     try:
-        signature = base64.b64decode(claimed.encode(), validate=True)
-    except (binascii.Error, ValueError):
+        signature = base64.b64decode(claimed, validate=True)
+    except ValueError:
         signature = b""
     if not signature or base64.b64encode(signature).decode() != claimed:
         raise VerificationError("malformed_header", "PAYPAL-TRANSMISSION-SIG is not base64")
@@ -221,19 +214,23 @@ def _webhook_ids(trust: Trust) -> list[str]:
     return ids
 
 
-def _proves(key: RSAPublicKey, signature: bytes, text: bytes) -> bool:
-    try:
-        key.verify(signature, text, PKCS1v15(), SHA256())
-    except InvalidSignature:
-        return False
-    return True
-
-
-# Certificates
+# Keys and certificates
 
 
 def _api_base(trust: Trust) -> str:
     return str(trust.settings.get("api_base") or API_BASE).rstrip("/")
+
+
+def _signing_key(trust: Trust) -> RSAPrivateKey:
+    try:
+        key = load_pem_private_key(str(trust.settings.get("signing_key")).encode(), None)
+    except (ValueError, TypeError):
+        key = None
+    if not isinstance(key, RSAPrivateKey):
+        msg = "only PayPal can sign for PayPal: set `signing_key` to an RSA key (PEM) and "
+        msg += "`trusted_root` to its certificate's root, or use PayPal's webhook simulator"
+        raise RelayError("cannot_sign", msg)
+    return key
 
 
 def _certified_key(url: str, received_at: datetime, trust: Trust) -> RSAPublicKey:
@@ -249,47 +246,24 @@ def _certified_key(url: str, received_at: datetime, trust: Trust) -> RSAPublicKe
         msg = f"the certificate could not be had: {error.message}"
         raise VerificationError("certificate_unavailable", msg) from None
     try:
-        key, since, until = _checked(document, trust.settings.get("trusted_root"))
-    except Exception:  # noqa: BLE001 - whatever is wrong with a certificate, it proves nothing
+        trusted = trust.settings.get("trusted_root")
+        trusted = trusted or certificates.public_anchors("DigiCert", _INTERMEDIATES)
+        found = certificates.check(document, trusted, "paypal.com")
+    except (ValueError, OSError):
+        found = None
+    if not found or not isinstance(found.key, RSAPublicKey):
         msg = "no certificate of PayPal's that leads to a trusted root; should its issuer have "
         msg += "changed, set `trusted_root` to the issuer's certificate"
-        raise VerificationError("bad_certificate", msg) from None
-    if not since <= received_at <= until:
-        msg = f"the certificate is valid from {since:%Y-%m-%d} to {until:%Y-%m-%d} only"
+        raise VerificationError("bad_certificate", msg)
+    if not found.since <= received_at <= found.until:
+        msg = f"the certificate is valid from {found.since:%Y-%m-%d} to {found.until:%Y-%m-%d} only"
         raise VerificationError("certificate_not_valid", msg)
-    return key
-
-
-@lru_cache(maxsize=32)
-def _checked(document: bytes, trusted: str | None) -> tuple[RSAPublicKey, datetime, datetime]:
-    """The leaf's key, and when all of its chain is valid. Raises anything; costs milliseconds."""
-    leaf, *between = x509.load_pem_x509_certificates(document)
-    anchors = x509.load_pem_x509_certificates(trusted.encode()) if trusted else _public_anchors()
-    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    name = next(it for it in names.get_values_for_type(x509.DNSName) if it.endswith(".paypal.com"))
-    # The chain is checked as of the leaf's first day; `since` and `until` do the rest each time.
-    policy = PolicyBuilder().store(Store(anchors)).time(leaf.not_valid_before_utc)
-    chain = policy.build_server_verifier(x509.DNSName(name)).verify(leaf, between)
-    key = leaf.public_key()
-    if not isinstance(key, RSAPublicKey):
-        raise TypeError
-    since = max(it.not_valid_before_utc for it in chain)
-    return key, since, min(it.not_valid_after_utc for it in chain)
-
-
-@lru_cache(maxsize=1)
-def _public_anchors() -> list[x509.Certificate]:
-    """DigiCert's roots of today, and the two intermediates that PayPal's leaf may come without."""
-    context = ssl.create_default_context(cafile=certifi.where())
-    roots = zip(context.get_ca_certs(), context.get_ca_certs(binary_form=True), strict=True)
-    wanted = [der for facts, der in roots if "DigiCert" in str(facts.get("subject"))]
-    intermediates = x509.load_pem_x509_certificates(_INTERMEDIATES)
-    return [*map(x509.load_der_x509_certificate, wanted), *intermediates]
+    return found.key
 
 
 # DigiCert SHA2 Extended Validation Server CA (issued PayPal's certificates up to 2025; its own root
 # is no longer in the public lists) and DigiCert EV RSA CA G2 (under DigiCert Global Root G2).
-_INTERMEDIATES = b"""\
+_INTERMEDIATES = """\
 -----BEGIN CERTIFICATE-----
 MIIEtjCCA56gAwIBAgIQDHmpRLCMEZUgkmFf4msdgzANBgkqhkiG9w0BAQsFADBs
 MQswCQYDVQQGEwJVUzEVMBMGA1UEChMMRGlnaUNlcnQgSW5jMRkwFwYDVQQLExB3
@@ -351,61 +325,6 @@ k4RHhHLWtmz2lTZ5CEo2ljDsGzCFGJP7oT4q6Q8oFC38irvdKIJ95cUxYzj4tnOI
 """
 
 
-# Rehearsals
-
-
-def _signing_key(trust: Trust) -> RSAPrivateKey:
-    pem = trust.settings.get("signing_key")
-    try:
-        key = serialization.load_pem_private_key(str(pem or "").encode(), None)
-    except (ValueError, TypeError):
-        key = None
-    if not isinstance(key, RSAPrivateKey):
-        msg = "only PayPal can sign for PayPal: set `signing_key` to an RSA key (PEM) and "
-        msg += "`trusted_root` to its certificate's root, or use PayPal's webhook simulator"
-        raise RelayError("cannot_sign", msg)
-    return key
-
-
-@lru_cache(maxsize=1)
-def _rehearsal_certificates() -> tuple[str, str, str]:
-    """PEM of a root, a leaf and the leaf's key. Valid from long ago, since recordings are old."""
-    root_key, key = (generate_private_key(65537, 2048) for _ in range(2))
-    name = "messageverificationcerts.paypal.com"
-    is_root = x509.BasicConstraints(ca=True, path_length=None)
-    signs_certificates = x509.KeyUsage(*(bit == 5 for bit in range(9)))  # RFC 5280: keyCertSign
-    root = issue("Rehearsal root", root_key, root_key, is_root, signs_certificates)
-    leaf = issue(name, key, root_key, x509.SubjectAlternativeName([x509.DNSName(name)]))
-    pem = serialization.Encoding.PEM
-    plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    return (
-        root.public_bytes(pem).decode(),
-        leaf.public_bytes(pem).decode(),
-        key.private_bytes(pem, *plain).decode(),
-    )
-
-
-def issue(
-    name: str, key: RSAPrivateKey, issuer: RSAPrivateKey, *extensions: x509.ExtensionType
-) -> x509.Certificate:
-    """A certificate for `name`, signed by the rehearsal's root."""
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Rehearsal root")]))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime(2015, 1, 1, tzinfo=UTC))
-        .not_valid_after(datetime(2099, 12, 31, tzinfo=UTC))
-    )
-    own = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    issuers = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key())
-    for extension in (own, issuers, *extensions):
-        critical = isinstance(extension, x509.BasicConstraints | x509.KeyUsage)
-        builder = builder.add_extension(extension, critical=critical)
-    return builder.sign(issuer, SHA256())
-
-
 # The events
 
 
@@ -416,76 +335,48 @@ def parse(request: Received) -> list[Event]:
     return [Event(body.text("id"), body.text("event_type"), body, occurred_at)]
 
 
-def charge(event: Event) -> Payment | Ignored:
-    """A capture or a sale. A subscription's does not say whether it is the first."""
-    paid = event.data.object("resource")
-    subscribed = paid.text_or_none("billing_agreement_id")
-    recurrence = Recurrence.UNKNOWN if subscribed else Recurrence.ONE_TIME
-    return payment(event, Kind.CHARGE, recurrence=recurrence)
-
-
-def refund(event: Event) -> Payment | Ignored:
-    """The resource is the refund itself, whatever its type says."""
-    return payment(event, Kind.REFUND, original_id=original(event.data.object("resource")))
-
-
-def reversal(event: Event) -> Payment | Ignored:
-    """PayPal itself has taken the money back."""
-    return payment(event, Kind.DISPUTE, original_id=original(event.data.object("resource")))
-
-
-def payment(
-    event: Event,
-    kind: Kind,
-    *,
-    recurrence: Recurrence | None = None,
-    original_id: str | None = None,
-) -> Payment | Ignored:
-    """What captures, sales, refunds and reversals have in common."""
-    moved = event.data.object("resource")
-    state = moved.text_or_none("status") or moved.text_or_none("state") or ""
+def moved(event: Event) -> Payment | Ignored:
+    """A capture, a sale, or a refund or reversal of one: the resource, whatever its type says."""
+    resource = event.data.object("resource")
+    state = resource.text_or_none("status") or resource.text_or_none("state") or ""
     if state.lower() in _NOT_MOVED:
         return Ignored("not_completed")
-    amount, currency = money_at(moved.object("amount"))
+    kind = _KINDS[event.type.rpartition(".")[2]]
+    amount, currency = money_at(resource.object("amount"))
+    subscription_id = resource.text_or_none("billing_agreement_id")
+    recurrence = Recurrence.UNKNOWN if subscription_id else Recurrence.ONE_TIME
     return Payment(
         kind=kind,
-        transaction_id=moved.text("id"),
+        transaction_id=resource.text("id"),
         amount=amount,
         currency=currency,
         occurred_at=moment(event, "create_time"),
-        recurrence=recurrence,
-        original_id=original_id,
-        subscription_id=moved.text_or_none("billing_agreement_id"),
-        visitor_id=visitor.find(moved.at("custom_id"), moved.at("custom")),
+        recurrence=recurrence if kind is Kind.CHARGE else None,
+        original_id=None if kind is Kind.CHARGE else original(resource),
+        subscription_id=subscription_id,
+        visitor_id=visitor.find(resource.at("custom_id"), resource.at("custom")),
         test=is_test(event),
     )
 
 
-def opened(event: Event) -> Payment | Ignored:
-    """`CUSTOMER.DISPUTE.CREATED`: PayPal holds the money from now on."""
-    return dispute(event, event.data.object("resource", "dispute_amount"), "create_time")
-
-
-def resolved(event: Event) -> Payment | Ignored:
-    """`CUSTOMER.DISPUTE.RESOLVED`: the same dispute again, if it was lost."""
-    outcome = event.data.at("resource", "dispute_outcome")
-    if outcome.text_or_none("outcome_code") != "RESOLVED_BUYER_FAVOUR":
-        return Ignored("dispute_not_lost")
-    taken = outcome.at("amount_refunded") or event.data.object("resource", "dispute_amount")
-    return dispute(event, taken, "update_time")
-
-
-def dispute(event: Event, taken: Payload, time: str) -> Payment:
-    """A dispute under its own id. The seller's transaction is the capture or the sale."""
-    disputed = event.data.object("resource")
+def dispute(event: Event) -> Payment | Ignored:
+    """Opened (PayPal holds the money from then on) or lost, under the dispute's own id."""
+    disputed = event.data.at("resource")
+    taken, time = disputed.at("dispute_amount"), "create_time"
+    if event.type == "CUSTOMER.DISPUTE.RESOLVED":
+        outcome = disputed.at("dispute_outcome")
+        if outcome.text_or_none("outcome_code") != "RESOLVED_BUYER_FAVOUR":
+            return Ignored("dispute_not_lost")
+        taken, time = outcome.at("amount_refunded") or taken, "update_time"
+    amount, currency = money_at(taken.object())
     transaction = disputed.at("disputed_transactions", 0)
-    amount, currency = money_at(taken)
     return Payment(
         kind=Kind.DISPUTE,
         transaction_id=disputed.text("dispute_id"),
         amount=amount,
         currency=currency,
         occurred_at=moment(event, time, "create_time"),
+        # The seller's transaction is the capture or the sale.
         original_id=transaction.text_or_none("seller_transaction_id"),
         visitor_id=visitor.find(transaction.at("custom")),
         test=is_test(event),
@@ -522,6 +413,7 @@ def activated(event: Event) -> Payment | Ignored:
 
 # The parts
 
+_KINDS = {"COMPLETED": Kind.CHARGE, "REFUNDED": Kind.REFUND, "REVERSED": Kind.DISPUTE}
 _NOT_MOVED = frozenset({"pending", "failed", "cancelled", "denied", "declined"})
 _ORIGINAL = re.compile(r"/(?:captures?|sale)/([A-Za-z0-9]{1,64})")
 _SANDBOX = re.compile(r"https://[a-z0-9.-]+\.sandbox\.paypal\.com(?:[:/]|$)")
@@ -564,14 +456,14 @@ def members(place: Payload, key: str) -> list[dict[str, Any]]:
 
 # https://developer.paypal.com/api/rest/webhooks/event-names/
 EVENTS: dict[str, Mapper] = {
-    "PAYMENT.CAPTURE.COMPLETED": charge,
-    "PAYMENT.SALE.COMPLETED": charge,
-    "PAYMENT.CAPTURE.REFUNDED": refund,
-    "PAYMENT.SALE.REFUNDED": refund,
-    "PAYMENT.CAPTURE.REVERSED": reversal,
-    "PAYMENT.SALE.REVERSED": reversal,
-    "CUSTOMER.DISPUTE.CREATED": opened,
-    "CUSTOMER.DISPUTE.RESOLVED": resolved,
+    "PAYMENT.CAPTURE.COMPLETED": moved,
+    "PAYMENT.SALE.COMPLETED": moved,
+    "PAYMENT.CAPTURE.REFUNDED": moved,
+    "PAYMENT.SALE.REFUNDED": moved,
+    "PAYMENT.CAPTURE.REVERSED": moved,
+    "PAYMENT.SALE.REVERSED": moved,
+    "CUSTOMER.DISPUTE.CREATED": dispute,
+    "CUSTOMER.DISPUTE.RESOLVED": dispute,
     "BILLING.SUBSCRIPTION.ACTIVATED": activated,
 }
 

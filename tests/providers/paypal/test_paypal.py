@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 import paypalrestsdk
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from providers import paypal
-from relay import mapping, provider, samples
+from relay import certificates, mapping, provider, samples
 from relay.errors import FetchError, PayloadError, RelayError, VerificationError
 from relay.model import Ignored, Kind, Payment, Received, Trust
 from relay.samples import Sample
@@ -54,14 +55,12 @@ def certified_by(document: bytes, trust: Trust, **settings: Any) -> Trust:
 
 def made_root() -> tuple[RSAPrivateKey, bytes]:
     key = generate_private_key(65537, 2048)
-    is_root = x509.BasicConstraints(ca=True, path_length=None)
-    use = x509.KeyUsage(*(bit == 5 for bit in range(9)))
-    return key, paypal.issue("Rehearsal root", key, key, is_root, use).public_bytes(Encoding.PEM)
+    return key, certificates.made_root(key).public_bytes(Encoding.PEM)
 
 
-def made_leaf(name: str, key: RSAPrivateKey, issuer: RSAPrivateKey) -> bytes:
-    names = x509.SubjectAlternativeName([x509.DNSName(name.replace(" ", "-"))])
-    return paypal.issue(name, key, issuer, names).public_bytes(Encoding.PEM)
+def made_leaf(name: str, issuer: RSAPrivateKey) -> bytes:
+    key = generate_private_key(65537, 2048)
+    return certificates.made_leaf(name, key, issuer).public_bytes(Encoding.PEM)
 
 
 def becomes(name: str, edit: Edit, **settings: Any) -> Payment | Ignored:
@@ -187,19 +186,27 @@ def test_with_a_root_of_ones_own_the_public_ones_count_no_more() -> None:
 )
 def test_a_trusted_certificate_of_somebody_else_proves_nothing(name: str, expected: str) -> None:
     root_key, root = made_root()
-    leaf = made_leaf(name, generate_private_key(65537, 2048), root_key)
+    leaf = made_leaf(name, root_key)
     sample = recorded(OURS)
     trust = certified_by(leaf, sample.trust(), trusted_root=root.decode())
     assert verdict(sample.request, trust) == expected
 
 
-def test_whoever_holds_a_trusted_certificate_cannot_issue_one_for_paypal() -> None:
+def test_a_key_that_is_not_rsa_proves_nothing() -> None:
     root_key, root = made_root()
-    holder_key = generate_private_key(65537, 2048)
-    holder = made_leaf("Rehearsal root", holder_key, root_key)
-    leaf = made_leaf("forged.paypal.com", generate_private_key(65537, 2048), holder_key)
+    name = "messageverificationcerts.paypal.com"
+    leaf = certificates.made_leaf(name, ec.generate_private_key(ec.SECP256R1()), root_key)
+    document = leaf.public_bytes(Encoding.PEM)
     sample = recorded(OURS)
-    trust = certified_by(leaf + holder, sample.trust(), trusted_root=root.decode())
+    trust = certified_by(document, sample.trust(), trusted_root=root.decode())
+    assert verdict(sample.request, trust) == "bad_certificate"
+
+
+@pytest.mark.parametrize("trusted", [1, ["a list"], "no PEM"])
+def test_a_root_that_is_none_trusts_nothing(trusted: Any) -> None:
+    sample = recorded(PUBLISHED)
+    settings = {**sample.settings, "trusted_root": trusted}
+    trust = replace(sample.trust(), settings=settings)
     assert verdict(sample.request, trust) == "bad_certificate"
 
 
@@ -218,10 +225,11 @@ def test_the_issuer_may_come_with_the_leaf_or_stand_in_the_configuration() -> No
 
 
 def test_the_built_in_intermediates_are_digicerts() -> None:
-    old, new = x509.load_pem_x509_certificates(paypal._INTERMEDIATES)
+    old, new = x509.load_pem_x509_certificates(paypal._INTERMEDIATES.encode())
     root = (SDK_CERTIFICATES / "DigiCertHighAssuranceEVRootCA.crt.pem").read_bytes()
     old.verify_directly_issued_by(x509.load_pem_x509_certificate(root))
-    named = {it.subject.rfc4514_string(): it for it in paypal._public_anchors()}
+    public = x509.load_pem_x509_certificates(certificates.public_anchors("DigiCert").encode())
+    named = {it.subject.rfc4514_string(): it for it in public}
     new.verify_directly_issued_by(named[new.issuer.rfc4514_string()])
 
 
@@ -244,9 +252,9 @@ def test_a_certificate_counts_only_while_it_is_valid_even_when_it_is_known() -> 
 def test_a_known_certificate_is_not_checked_again() -> None:
     sample = recorded(OURS)
     paypal.SIGNATURE.verify(sample.request, sample.trust())
-    checked = paypal._checked.cache_info().misses
+    checked = certificates._checked.cache_info().misses
     paypal.SIGNATURE.verify(sample.request, sample.trust())
-    assert paypal._checked.cache_info().misses == checked
+    assert certificates._checked.cache_info().misses == checked
 
 
 @pytest.mark.parametrize("algorithm", ["SHA1withRSA", "sha256withrsa", "MD5withRSA", "none"])
