@@ -6,7 +6,7 @@ Source: https://datafa.st/docs/api. Used by people's commands; the way of an eve
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import requests
 
@@ -39,7 +39,7 @@ class Answer:
 
 
 class Client:
-    """One destination's API."""
+    """One destination's API; in a `with`, so that its connections are closed."""
 
     def __init__(self, destination: Destination) -> None:
         self.destination = destination
@@ -47,6 +47,12 @@ class Client:
         self._session.trust_env = False
         self._session.headers["User-Agent"] = f"datafast-relay/{__version__}"
         self._session.headers["Authorization"] = f"Bearer {destination.api_key}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.close()
 
     def metadata(self) -> Answer:
         """Which site the key is for."""

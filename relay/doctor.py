@@ -1,5 +1,6 @@
 """Is all well, against the real destination? Each finding says what to do."""
 
+import json
 import secrets
 import socket
 import ssl
@@ -8,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import requests
@@ -50,7 +51,8 @@ def connection(destination: Destination) -> Iterator[Finding]:
         begun = time.perf_counter()
         address = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)[0][4]
         named = time.perf_counter()
-        with socket.create_connection(address[:2], destination.connect_timeout) as plain:
+        host = str(address[0]), port
+        with socket.create_connection(host, destination.connect_timeout) as plain:
             connected = time.perf_counter()
             if parts.scheme == "https":
                 with ssl.create_default_context().wrap_socket(
@@ -58,28 +60,37 @@ def connection(destination: Destination) -> Iterator[Finding]:
                 ):
                     pass
         secured = time.perf_counter()
-        date = requests.head(destination.base_url, timeout=10, allow_redirects=False).headers.get(
-            "Date"
-        )
-    except (OSError, requests.RequestException) as error:
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.head(destination.base_url, timeout=10, allow_redirects=False)
+            date = answer.headers.get("Date")
+    except (OSError, ValueError) as error:  # requests' own errors are OSErrors
         yield Finding("bad", subject, f"{destination.base_url} cannot be reached: {error}")
         return
     steps = (("DNS", named - begun), ("TCP", connected - named), ("TLS", secured - connected))
     yield Finding("ok", subject, ", ".join(f"{name} {took * 1000:.0f} ms" for name, took in steps))
-    if date:
-        off = (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
-        level: Literal["ok", "bad"] = "ok" if abs(off) < CLOCK_OFF_S else "bad"
-        advice = "" if level == "ok" else "; set the clock (NTP): signatures are checked against it"
-        yield Finding(
-            level, f"{destination.name}: clock", f"{off:+.0f} s against the destination{advice}"
-        )
+    yield clock(destination, date or "", datetime.now(UTC))
+
+
+def clock(destination: Destination, date: str, now: datetime) -> Finding:
+    """Whether our clock agrees with the header `Date` of an answer."""
+    subject = f"{destination.name}: clock"
+    try:
+        off = (now - parsedate_to_datetime(date).astimezone(UTC)).total_seconds()
+    except (ValueError, OverflowError):
+        return Finding("warn", subject, "the destination does not tell its time")
+    if abs(off) < CLOCK_OFF_S:
+        return Finding("ok", subject, f"{off:+.0f} s against the destination")
+    advice = "set the clock (NTP): signatures are checked against it"
+    return Finding("bad", subject, f"{off:+.0f} s against the destination; {advice}")
 
 
 def key(destination: Destination) -> Iterator[Finding]:
     """Whether the key is good, and for which site. Asks a reading endpoint, never the writing one."""
     subject = f"{destination.name}: key"
     try:
-        answer = Client(destination).metadata()
+        with Client(destination) as client:
+            answer = client.metadata()
     except RelayError as error:
         yield Finding("bad", subject, error.message)
         return
@@ -105,14 +116,15 @@ def double_counting(config: Config, destination: Destination) -> Iterator[Findin
         )
         return
     try:
-        answer = Client(destination).integrations()
+        with Client(destination) as client:
+            answer = client.integrations()
     except RelayError as error:
         yield Finding("bad", subject, error.message)
         return
     if answer.status != 200:
         yield Finding("warn", subject, f"the integrations cannot be read ({answer.status})")
         return
-    connected = {name.lower() for name, on in answer.first.items() if on}
+    connected = {name.lower() for name, state in answer.first.items() if is_connected(state)}
     twice = sorted(relayed & connected)
     if twice:
         msg = (
@@ -123,11 +135,18 @@ def double_counting(config: Config, destination: Destination) -> Iterator[Findin
         yield Finding("ok", subject, "no relayed provider is connected natively")
 
 
+def is_connected(state: Any) -> bool:  # noqa: ANN401 - JSON
+    """Whether an integration is on: `{"connected": true}`, or a bare true."""
+    return state is True or (isinstance(state, dict) and state.get("connected") is True)
+
+
 def public_url(config: Config) -> Iterator[Finding]:
     """Whether the relay reaches itself under the URL the providers use."""
     url = config.server.public_url.rstrip("/")
     try:
-        answer = requests.get(f"{url}/healthz", timeout=10, allow_redirects=False)
+        with requests.Session() as session:
+            session.trust_env = False
+            answer = session.get(f"{url}/healthz", timeout=10, allow_redirects=False)
     except requests.RequestException as error:
         msg = f"{url}/healthz cannot be reached from here ({type(error).__name__}); is `relay serve` up?"
         yield Finding("bad", "public URL", msg)
@@ -145,7 +164,6 @@ def probe_refunds(destination: Destination) -> Iterator[Finding]:
     Only for a throw-away site: for a moment there is a payment of 1.00 that nobody made.
     """
     subject = f"{destination.name}: refunds"
-    client = Client(destination)
     id = f"relay-probe-{secrets.token_hex(6)}"
     body = {
         "amount": 1,
@@ -153,20 +171,36 @@ def probe_refunds(destination: Destination) -> Iterator[Finding]:
         "transaction_id": id,
         "timestamp": iso(datetime.now(UTC)),
     }
+    with Client(destination) as client:
+        try:
+            results = []
+            for what, more in (("payment", {}), ("refund", {"refunded": True})):
+                answer = client.post({**body, **more})
+                text = json.dumps(answer.body)
+                results.append(classify(answer.status, text, {}, id, datetime.now(UTC)).result)
+                yield Finding("ok", subject, f"{what}: {answer.status} {text[:200]}")
+            yield policy(subject, *results)
+        except RelayError as error:
+            yield Finding("bad", subject, error.message)
+        yield from taken_away(client, subject, id)
+
+
+def policy(subject: str, paid: Result, refunded: Result) -> Finding:
+    """What the two answers say about refunds."""
+    if paid not in {Result.ATTRIBUTED, Result.RECORDED}:
+        return Finding("bad", subject, f"the payment was not recorded ({paid}); look at the key")
+    wanted = {Result.REFUNDED: "original_id", Result.DUPLICATE: "refund_id"}.get(refunded)
+    if wanted is None:
+        return Finding("warn", subject, f"the answer reads as {refunded}; keep `refunds: auto`")
+    return Finding("ok", subject, f"this destination wants `refunds: {wanted}`")
+
+
+def taken_away(client: Client, subject: str, id: str) -> Iterator[Finding]:
+    """Delete what the probe has left; what cannot be deleted is named."""
     try:
-        paid = client.post(body)
-        refunded = client.post({**body, "refunded": True})
-        client.delete(transaction_id=id)
-    except RelayError as error:
-        yield Finding("bad", subject, error.message)
-        return
-    results = []
-    for what, answer in (("payment", paid), ("refund", refunded)):
-        text = requests.compat.json.dumps(answer.body)
-        results.append(classify(answer.status, text, {}, id, datetime.now(UTC)).result)
-        yield Finding("ok", subject, f"{what}: {answer.status} {text[:200]}")
-    policy = {Result.REFUNDED: "original_id", Result.DUPLICATE: "refund_id"}.get(results[1])
-    if policy is None:
-        yield Finding("warn", subject, f"the answer reads as {results[1]}; keep `refunds: auto`")
-    else:
-        yield Finding("ok", subject, f"this destination wants `refunds: {policy}`")
+        status = client.delete(transaction_id=id).status
+    except RelayError:
+        status = 0
+    if status not in {200, 404}:
+        msg = f"the probe's payment may still be there; delete it: --transaction-id {id}"
+        yield Finding("bad", subject, msg)

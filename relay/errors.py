@@ -26,7 +26,7 @@ class Problem:
     line: int | None = None
 
     def __str__(self) -> str:
-        place = f"line {self.line}, {self.path}" if self.line else self.path
+        place = ", ".join(filter(None, (f"line {self.line}" if self.line else "", self.path)))
         return f"{place}: {self.message}" if place else self.message
 
 

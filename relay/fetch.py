@@ -131,12 +131,14 @@ class RecordedApi:
 
 
 def _is_about(body: bytes, path: str) -> bool:
-    """Whether a nameless answer looks like the one of `path`: its kind, or its very id."""
-    parts = PurePosixPath(urlsplit(path).path).parts
-    value: Any = Payload.json(body).value
+    """Whether a nameless answer looks like the one of `path`: its very id, or else its kind."""
+    *_, kind, last = PurePosixPath(urlsplit(path).path).parts
+    value: Any = _payload(body, path).value
     if not isinstance(value, dict):
         return False
-    return parts[-2] in value or value.get("id") == parts[-1]
+    inner = value.get(kind)
+    id = (inner if isinstance(inner, dict) else value).get("id")
+    return id == last if id is not None else kind in value or last in value
 
 
 def _payload(body: bytes, path: str) -> Payload:

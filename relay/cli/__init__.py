@@ -6,6 +6,7 @@ on stdout; what a person reads about a failure is on stderr.
 
 import importlib
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -52,10 +53,10 @@ def relay() -> None:
     """Every payment, from any provider, into DataFast, once."""
 
 
-def main() -> None:
+def main(args: Sequence[str] | None = None) -> None:
     """Run the command line; say in one line what went wrong."""
     try:
-        relay(prog_name="relay")
+        relay(args, prog_name="relay")
     except RelayError as error:
         click.echo(f"relay: {error.message}", err=True)
         sys.exit(1)

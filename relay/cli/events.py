@@ -1,18 +1,20 @@
 """The store: list, show, replay."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 import simplejson
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from relay import config as configuration
-from relay.cli.options import MOMENT, config_option
+from relay.cli.options import MOMENT, config_option, console
+from relay.errors import RelayError
 from relay.mapping import iso
 from relay.model import State
 from relay.store import Filter, Store, migrate
@@ -42,11 +44,16 @@ def chosen(wanted: dict[str, Any]) -> Filter:
     return Filter(**wanted, state=State(state) if state else None)
 
 
-def opened(file: Path) -> Store:
-    """The configured store."""
+@contextmanager
+def opened(file: Path) -> Iterator[Store]:
+    """The configured store. Raises ConfigError and StoreUnavailableError."""
     config = configuration.load(file)
     migrate(config.database)
-    return Store(config.database)
+    store = Store(config.database)
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 @click.group()
@@ -61,8 +68,8 @@ def events_command() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_events(file: Path, limit: int, *, as_json: bool, **wanted: Any) -> None:  # noqa: ANN401
     """List events, the newest first."""
-    store = opened(file)
-    rows = store.listed(chosen(wanted), limit)
+    with opened(file) as store:
+        rows = store.listed(chosen(wanted), limit)
     if as_json:
         for row in rows:
             click.echo(simplejson.dumps(as_shown(row)))
@@ -73,16 +80,21 @@ def list_events(file: Path, limit: int, *, as_json: bool, **wanted: Any) -> None
     for row in rows:
         received = row.received_at.strftime("%Y-%m-%d %H:%M:%S")
         table.add_row(
-            str(row.id),
-            received,
-            row.source,
-            row.type,
-            row.state.value,
-            row.kind or "",
-            row.transaction_id or "",
-            row.reason,
+            *map(
+                escape,
+                (
+                    str(row.id),
+                    received,
+                    row.source,
+                    row.type,
+                    row.state.value,
+                    row.kind or "",
+                    row.transaction_id or "",
+                    row.reason,
+                ),
+            )
         )
-    Console(soft_wrap=True).print(table if rows else "no events")
+    console().print(table if rows else "no events")
 
 
 @events_command.command("show")
@@ -94,16 +106,13 @@ def show_event(name: str, file: Path, *, body: bool) -> None:
 
     EVENT is its number, the provider's event id, or a transaction id.
     """
-    store = opened(file)
-    numbers = store.named(name)
-    if not numbers:
-        click.echo(f"there is no event {name!r}; `relay events list` shows what there is", err=True)
-        sys.exit(1)
-    if len(numbers) > 1:
-        shown = ", ".join(str(number) for number in numbers)
-        click.echo(f"{name!r} is the name of several events; say which: {shown}", err=True)
-        sys.exit(1)
-    found = store.shown(numbers[0])
+    with opened(file) as store:
+        numbers = named(store, name)
+        if len(numbers) > 1:
+            shown = ", ".join(str(number) for number in numbers)
+            msg = f"{name!r} is the name of several events; say which: {shown}"
+            raise RelayError("several_events", msg)
+        found = store.shown(numbers[0])
     request = found["request"]
     if body:
         sys.stdout.buffer.write(request.body)
@@ -135,22 +144,28 @@ def replay_events(name: str | None, file: Path, *, dry_run: bool, **wanted: Any)
 
     DataFast knows each payment by its transaction id, so what it has already is not counted twice.
     """
-    store = opened(file)
     filters = [chosen(wanted)]
-    if name is not None:
-        filters = [Filter(id=number) for number in store.named(name)]
-        if not filters:
-            click.echo(
-                f"there is no event {name!r}; `relay events list` shows what there is", err=True
-            )
-            sys.exit(1)
-    elif filters == [Filter()]:
+    if name is None and filters == [Filter()]:
         raise click.UsageError("say which: an EVENT, or a filter such as --state dead")
+    if name is not None and filters != [Filter()]:
+        raise click.UsageError("an EVENT and a filter contradict each other; leave one out")
     now = datetime.now(UTC)
-    count = sum(store.counted(it) if dry_run else store.replay(it, now) for it in filters)
+    with opened(file) as store:
+        if name is not None:
+            filters = [Filter(id=number) for number in named(store, name)]
+        count = sum(store.counted(it) if dry_run else store.replay(it, now) for it in filters)
     click.echo(
         f"{'would replay' if dry_run else 'replaying'} {count} event{'' if count == 1 else 's'}"
     )
+
+
+def named(store: Store, name: str) -> list[int]:
+    """The numbers of the events called `name`, at least one. Raises RelayError(unknown_event)."""
+    found = store.named(name)
+    if not found:
+        msg = f"there is no event {name!r}; `relay events list` shows what there is"
+        raise RelayError("unknown_event", msg)
+    return found
 
 
 def as_shown(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""What several commands share: options, and how a table is printed."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -6,11 +6,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
 
+from relay import provider
 from relay.config import DEFAULT_FILE
+from relay.errors import RelayError
 from relay.model import Headers
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+# Wide enough that no row is wrapped where a program reads it.
+PIPED_WIDTH = 1_000
+
+
+def console() -> Console:
+    """Standard output; where it is no terminal, a row stays on its line."""
+    out = Console(highlight=False)
+    if not out.is_terminal:
+        out.width = PIPED_WIDTH
+    return out
 
 
 def config_option(function: F) -> F:
@@ -51,6 +66,48 @@ def settings_option(function: F) -> F:
     )(function)
 
 
+class Provider(click.ParamType[provider.Provider]):
+    """A provider's name."""
+
+    name = "provider"
+
+    def convert(
+        self,
+        value: str | provider.Provider,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> provider.Provider:
+        """See click.ParamType."""
+        if isinstance(value, provider.Provider):
+            return value
+        try:
+            return provider.load(value)
+        except RelayError as error:
+            self.fail(error.message, param, ctx)
+
+
+class Content(click.ParamType[bytes]):
+    """What is in a file, or on standard input for `-`."""
+
+    name = "filename"
+
+    def convert(
+        self,
+        value: str | bytes,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> bytes:
+        """See click.ParamType."""
+        if isinstance(value, bytes):
+            return value
+        try:
+            with click.open_file(value, "rb") as file:
+                return bytes(file.read())
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            self.fail(f"{value!r} cannot be read: {why}", param, ctx)
+
+
 class Moment(click.ParamType[datetime]):
     """An ISO 8601 time; without a zone it is in UTC."""
 
@@ -75,6 +132,8 @@ class Moment(click.ParamType[datetime]):
 
 
 MOMENT = Moment()
+PROVIDER = Provider()
+CONTENT = Content()
 
 
 def _headers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Headers:
@@ -87,9 +146,8 @@ def _headers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 
 def _settings(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str | bool]:
+) -> dict[str, str]:
     pairs = [value.partition("=") for value in values]
     if not all(equals for _, equals, _ in pairs):
         raise click.BadParameter("write a setting as name=value", ctx, param)
-    words = {"true": True, "false": False}
-    return {name: words.get(value, value) for name, _, value in pairs}
+    return {name: value for name, _, value in pairs}

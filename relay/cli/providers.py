@@ -1,29 +1,23 @@
 """The providers: what exists, and how to set one up."""
 
-import sys
-
 import click
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from relay import provider
-from relay.errors import RelayError
+from relay.cli.options import PROVIDER, console
 from relay.provider import Provider
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("known", metavar="[NAME]", type=PROVIDER, required=False)
 @click.option("--markdown", is_flag=True, help="As the table of the README.")
-def providers_command(name: str | None, *, markdown: bool) -> None:
+def providers_command(known: Provider | None, *, markdown: bool) -> None:
     """The providers that exist; with NAME: how to set it up, step by step."""
-    if name is None:
+    if known is None:
         print_table(markdown=markdown)
-        return
-    try:
-        click.echo(set_up(provider.load(name)))
-    except RelayError as error:
-        click.echo(f"relay: {error.message}", err=True)
-        sys.exit(1)
+    else:
+        click.echo(set_up(known))
 
 
 HEADINGS = ("provider", "in the configuration", "signature", "webhook", "visitor id")
@@ -50,14 +44,16 @@ def print_table(*, markdown: bool) -> None:
         return
     table = Table(*HEADINGS, box=None, pad_edge=False)
     for row in rows():
-        table.add_row(*row)
-    Console().print(table)
+        table.add_row(*map(escape, row))
+    console().print(table)
 
 
 def markdown_table() -> str:
     """The README's table."""
     lines = [HEADINGS, tuple("---" for _ in HEADINGS), *rows()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(
+        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines
+    )
 
 
 def set_up(known: Provider) -> str:
@@ -94,8 +90,10 @@ def example(known: Provider) -> str:
         f"      - ${{{known.name.upper()}_SECRET}}",
     ]
     for setting in known.settings:
-        variable = f"${{{known.name.upper()}_{setting.name.upper()}}}"
-        shown = variable if setting.secret else str(setting.default or "").lower() or variable
+        shown = f"${{{known.name.upper()}_{setting.name.upper()}}}"
+        if setting.default is not None and not setting.secret:
+            shown = str(setting.default)
+            shown = shown.lower() if isinstance(setting.default, bool) else shown
         lines.append(
             f"    {'' if setting.required else '# '}{setting.name}: {shown}  # {setting.help}"
         )

@@ -1,45 +1,63 @@
 """Commands about single requests: send, map, verify."""
 
+import re
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 from urllib.parse import urlsplit
 
 import click
 import simplejson
 
 from relay import config as configuration
-from relay import diagnose, fetch, preview, provider, samples
-from relay.cli.options import MOMENT, config_option, headers_option, settings_option
-from relay.errors import RelayError
+from relay import diagnose, fetch, money, preview, provider, samples
+from relay.cli.options import (
+    CONTENT,
+    MOMENT,
+    PROVIDER,
+    config_option,
+    headers_option,
+    settings_option,
+)
+from relay.config import checks
 from relay.model import Document, Headers, Received, Trust
 
-body_argument = click.argument("body", metavar="FILE", type=click.File("rb"))
+body_argument = click.argument("body", metavar="FILE", type=CONTENT)
 
 
-class Provider(click.ParamType[provider.Provider]):
-    """A provider's name."""
-
-    name = "provider"
-
-    def convert(
-        self,
-        value: str | provider.Provider,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> provider.Provider:
-        """See click.ParamType."""
-        if isinstance(value, provider.Provider):
-            return value
-        try:
-            return provider.load(value)
-        except RelayError as error:
-            self.fail(error.message, param, ctx)
+def settings_of(known: provider.Provider, given: Mapping[str, str]) -> dict[str, Any]:
+    """The provider's settings with what was given; a UsageError for what it does not have."""
+    found = known.defaults()
+    for name, value in given.items():
+        setting = next((it for it in known.settings if it.name == name), None)
+        if setting is None:
+            raise click.UsageError(f"{known.title}: {checks.unknown(name, found)}")
+        if setting.choices and value not in setting.choices:
+            raise click.UsageError(f"{name} is one of: {', '.join(setting.choices)}")
+        if isinstance(setting.default, bool) and value not in {"true", "false"}:
+            raise click.UsageError(f"{name} is true or false")
+        found[name] = value == "true" if isinstance(setting.default, bool) else value
+    return found
 
 
-provider_argument = click.argument("known", metavar="PROVIDER", type=Provider())
+def currency_code(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A code of ISO 4217."""
+    if value is not None and money.exponent(value) is None:
+        raise click.BadParameter(f"{value!r} is no code of ISO 4217, such as EUR", ctx, param)
+    return value
+
+
+def web_address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """An address such as https://relay.example.com."""
+    if value is not None and not re.match(r"https?://[^/\s]+", value):
+        raise click.BadParameter("write a whole address: http://127.0.0.1:8080", ctx, param)
+    return value.rstrip("/") if value else None
+
+
+provider_argument = click.argument("known", metavar="PROVIDER", type=PROVIDER)
 
 
 @click.command()
@@ -49,35 +67,40 @@ provider_argument = click.argument("known", metavar="PROVIDER", type=Provider())
 @click.option("--content-type", help="The request's content type, if it is not in a --header.")
 @click.option(
     "--fetched",
-    type=click.File("rb"),
+    type=CONTENT,
     multiple=True,
     metavar="FILE",
-    help="An answer of the provider's API, as it came; in the order of asking.",
+    help="An answer of the provider's API, as it came; may be given several times.",
 )
-@click.option("--currency", help="The source's currency, for providers that name none.")
+@click.option(
+    "--currency",
+    callback=currency_code,
+    help="The source's currency, for providers that name none.",
+)
+@click.option("--at", type=MOMENT, help="When it was received, for what tells no time (ISO 8601).")
 @settings_option
 def map_command(
     known: provider.Provider,
-    body: BinaryIO,
+    body: bytes,
     headers: Headers,
     content_type: str | None,
-    fetched: tuple[BinaryIO, ...],
+    fetched: tuple[bytes, ...],
     currency: str | None,
-    settings: dict[str, str | bool],
+    at: datetime | None,
+    settings: dict[str, str],
 ) -> None:
     """Map one saved request body, without a server, a secret or a database; JSON on stdout.
 
     Exit code 1 if it cannot be mapped, with the path of what is wrong on stderr.
     """
-    now = datetime.now(UTC)
-    raw = body.read()
+    now = at or datetime.now(UTC)
     if headers.get("content-type") is None:
-        headers = headers.replaced(content_type=content_type or guessed_type(raw))
+        headers = headers.replaced(content_type=content_type or guessed_type(body))
     found = preview.preview(
         known,
-        Received(raw, headers, now, url=f"https://relay.example.com/webhooks/{known.name}"),
-        settings=settings,
-        documents=[Document(None, file.read(), now) for file in fetched],
+        Received(body, headers, now, url=f"https://relay.example.com/webhooks/{known.name}"),
+        settings=settings_of(known, settings),
+        documents=[Document(None, answer, now) for answer in fetched],
         currency=currency,
     )
     click.echo(simplejson.dumps(found, use_decimal=True, indent=2, ensure_ascii=False))
@@ -109,26 +132,26 @@ def guessed_type(body: bytes) -> str:
 @settings_option
 def verify_command(
     known: provider.Provider,
-    body: BinaryIO,
+    body: bytes,
     secrets: tuple[str, ...],
     headers: Headers,
     url: str,
     at: datetime | None,
     tolerance: float,
     file: Path | None,
-    settings: dict[str, str | bool],
+    settings: dict[str, str],
 ) -> None:
     """Is the signature of a saved request good? And if not, which mistake would explain it?"""
     request = Received(
-        body=body.read(),
+        body=body,
         headers=headers,
         received_at=at or datetime.now(UTC),
         url=url,
         url_secret=urlsplit(url).path.rpartition("/")[2] or None,
     )
-    trust = Trust(secrets, tolerance, known.defaults() | settings, fetch.download)
+    trust = Trust(secrets, tolerance, settings_of(known, settings), fetch.download)
     sources = configuration.load(file).sources.values() if file else ()
-    others = {it.name: it.secrets for it in sources if it.provider.name == known.name}
+    others = {it.name: it.secrets for it in sources}
     verdict = diagnose.diagnose(known, request, trust, others)
     if verdict.good:
         click.echo("good")
@@ -144,7 +167,10 @@ def verify_command(
 @click.argument("sample", required=False)
 @config_option
 @click.option(
-    "--to", metavar="URL", help="The relay's address; http:// and server.bind, if left out."
+    "--to",
+    metavar="URL",
+    callback=web_address,
+    help="The relay's address; http:// and server.bind, if left out.",
 )
 def send_command(name: str, sample: str | None, file: Path, to: str | None) -> None:
     """Sign a bundled sample with the source's secret and post it to the running relay.

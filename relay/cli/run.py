@@ -1,15 +1,28 @@
 """Commands that run something: serve, web, worker, check, sandbox, demo."""
 
+import re
 import sys
 from pathlib import Path
 
 import click
 
 from relay import config as configuration
-from relay.cli.options import config_option
+from relay.cli.options import PROVIDER, config_option
+from relay.config.schemas import ADDRESS
 from relay.errors import ConfigError
+from relay.provider import Provider
 
-bind_option = click.option("--bind", metavar="H:P", help="Listen here instead of server.bind.")
+
+def address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Address and port."""
+    if value is not None and not re.match(ADDRESS, value):
+        raise click.BadParameter("write address:port, such as 127.0.0.1:8080", ctx, param)
+    return value
+
+
+bind_option = click.option(
+    "--bind", metavar="H:P", callback=address, help="Listen here instead of server.bind."
+)
 
 
 @click.command()
@@ -69,7 +82,9 @@ def check_command(file: Path) -> None:
 
 
 @click.command()
-@click.option("--bind", metavar="H:P", default="127.0.0.1:8081", show_default=True)
+@click.option(
+    "--bind", metavar="H:P", default="127.0.0.1:8081", callback=address, show_default=True
+)
 @click.option(
     "--refunds",
     type=click.Choice(["original_id", "refund_id"]),
@@ -95,6 +110,8 @@ def sandbox_command(bind: str, refunds: str, rate_limit: int, database: Path | N
     from relay.sandbox import Options
     from relay.sandbox.serve import serve
 
+    if database and not database.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {database.absolute().parent}")
     log.configure("info")
     file = str(database) if database else None
     serve(bind, Options(refunds=refunds, rate_limit=rate_limit, database=file))  # type: ignore[arg-type]
@@ -102,9 +119,11 @@ def sandbox_command(bind: str, refunds: str, rate_limit: int, database: Path | N
 
 @click.command()
 @click.option("--stay", is_flag=True, help="Keep the relay and the sandbox up afterwards.")
-@click.option("--only", metavar="PROVIDER", multiple=True, help="Only this provider.")
-def demo_command(*, stay: bool, only: tuple[str, ...]) -> None:
+@click.option(
+    "--only", metavar="PROVIDER", type=PROVIDER, multiple=True, help="Only this provider."
+)
+def demo_command(*, stay: bool, only: tuple[Provider, ...]) -> None:
     """Send one signed webhook of every kind all the way into the sandbox, and show what came."""
     from relay.demo import demo
 
-    sys.exit(demo(stay=stay, only=only))
+    sys.exit(demo(stay=stay, only=tuple(it.name for it in only)))
