@@ -171,9 +171,7 @@ class Courier:
         ended_at = self.now()
         attempt = Attempt(started_at, ended_at - started_at, body.json, outcome)
         decision = settle.decide(outcome, delivery, ended_at, random.random())  # noqa: S311
-        decision = refunds.reconsider(
-            decision, delivery, payment, body, ended_at, destination.refunds
-        )
+        decision = refunds.reconsider(self.store, source, delivery, payment, body, decision)
         notes = {
             "kind": payment.kind,
             "transaction_id": payment.transaction_id,

@@ -26,6 +26,7 @@ _UNAVAILABLE = {408, 409, 425}
 _UNAUTHORISED = {401, 403, 404}
 # A reset beyond this is Unix time in milliseconds: DataFast documents seconds and sends both.
 _MILLISECONDS = 10**11
+_FARTHEST_S = 7 * 86_400
 
 
 class Forwarder:
@@ -49,7 +50,7 @@ class Forwarder:
             return Outcome(Result.UNAVAILABLE, _said(error))
         return classify(
             response.status_code,
-            response.text,
+            response.content.decode(errors="replace"),
             response.headers,
             body.fields["transaction_id"],
             now,
@@ -76,11 +77,11 @@ def classify(
     """Read an answer. What cannot be understood is UNKNOWN, and is asked again."""
     message, answered_id = _read(text)
     result = _result(status, message, answered_id, transaction_id)
-    shown = message or f"HTTP {status}, without a message"
+    shown = _storable(message) or f"HTTP {status}, without a message"
     retry_at = (
         retry_time(headers, now) if result in {Result.THROTTLED, Result.UNAVAILABLE} else None
     )
-    return Outcome(result, shown, status, text[:_KEPT], retry_at)
+    return Outcome(result, shown, status, _storable(text), retry_at)
 
 
 def _result(status: int, message: str, answered_id: str | None, transaction_id: str) -> Result:
@@ -124,7 +125,12 @@ def _read(text: str) -> tuple[str, str | None]:
     holder = error if isinstance(error, dict) else body
     message = holder.get("message") or (error if isinstance(error, str) else "")
     answered_id = body.get("transaction_id")
-    return str(message)[:_KEPT], answered_id if isinstance(answered_id, str) else None
+    return str(message), answered_id if isinstance(answered_id, str) else None
+
+
+def _storable(text: str) -> str:
+    """The beginning of a text, without what a database cannot hold."""
+    return text[:_KEPT].replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 def retry_time(headers: Mapping[str, str], now: datetime) -> datetime | None:
@@ -136,8 +142,9 @@ def retry_time(headers: Mapping[str, str], now: datetime) -> datetime | None:
 def _retry_after(value: str | None, now: datetime) -> datetime | None:
     if value is None:
         return None
-    if value.strip().isdecimal():
-        return _after(now, int(value))
+    digits = value.strip()
+    if digits.isdecimal():
+        return _after(now, int(digits) if len(digits) < 10 else _FARTHEST_S)
     try:
         return parsedate_to_datetime(value).astimezone(UTC)
     except (ValueError, OverflowError):
@@ -147,7 +154,7 @@ def _retry_after(value: str | None, now: datetime) -> datetime | None:
 def _reset(headers: Mapping[str, str], now: datetime) -> datetime | None:
     """X-RateLimit-Reset: Unix seconds, Unix milliseconds, or seconds from now; told by its size."""
     value = (headers.get("X-RateLimit-Reset") or "").strip()
-    if not value.isdecimal() or len(value) > 15:
+    if not value.isdecimal() or len(value) > 14:
         return None
     number = int(value)
     if number > _MILLISECONDS:
@@ -158,7 +165,7 @@ def _reset(headers: Mapping[str, str], now: datetime) -> datetime | None:
 
 
 def _after(now: datetime, seconds: int) -> datetime:
-    return now + timedelta(seconds=min(seconds, 7 * 86_400))
+    return now + timedelta(seconds=min(seconds, _FARTHEST_S))
 
 
 def _said(error: requests.RequestException) -> str:

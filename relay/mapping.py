@@ -4,6 +4,7 @@ Mapping happens in the worker, from the stored bytes, so that a mapper that is m
 replay.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ T = TypeVar("T")
 UNREADABLE = "unreadable"
 
 _LONGEST_ID = 255
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 # What DataFast refuses when it is malformed, and money does not need.
 _DISPENSABLE = ("datafast_visitor_id", "email", "name", "customer_id")
 
@@ -99,11 +101,17 @@ def _ask(function: Callable[..., T], *arguments: object) -> T:
 def _checked(events: list[Event], settings: Mapping[str, Any]) -> list[Event]:
     found = {}
     for event in events:
-        if not event.id or len(event.id) > _LONGEST_ID or len(event.type) > _LONGEST_ID:
-            msg = f"the event's id or type is empty or longer than {_LONGEST_ID} characters"
-            raise PayloadError("bad_id", event.data.path, msg)
+        _check("the event's id", event.id, event)
+        _check("the event's type", event.type or "-", event)
         found[event.id] = replace(event, settings=settings)
     return list(found.values())
+
+
+def _check(name: str, id: str, event: Event) -> None:
+    """Whether a table can hold this id."""
+    if not 0 < len(id) <= _LONGEST_ID or _UNSTORABLE.search(id):
+        msg = f"{name} is empty, no text, or over {_LONGEST_ID} characters"
+        raise PayloadError("bad_id", event.data.path, msg)
 
 
 def payment(provider: Provider, event: Event, currency: str | None = None) -> Payment | Ignored:
@@ -124,6 +132,10 @@ def payment(provider: Provider, event: Event, currency: str | None = None) -> Pa
     if not (found.currency or currency):
         msg = f"{provider.title} names no currency; set `currency` of this source"
         raise PayloadError("missing_currency", event.data.path, msg)
+    _check("the payment's id", found.transaction_id, event)
+    _check("the original's id", found.original_id or "-", event)
+    if len(found.currency or "") > 3:
+        raise PayloadError("bad_currency", event.data.path, "the currency is no code of ISO 4217")
     return replace(found, currency=found.currency or currency)
 
 

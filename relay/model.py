@@ -163,7 +163,8 @@ class Delivery:
     """One event on its way to its destination, claimed by one worker until its lease ends.
 
     `attempt` counts the posts made so far; `failures` those that count against the schedule;
-    `reason` is why it waited, `first_due_at` when its schedule began. `lease` proves that the claim is still ours.
+    `reason` is why it waited, `first_due_at` when its schedule began. `lease` proves that the claim is still ours;
+    `interrupted` says that another worker had it and never came to an end with it.
     """
 
     id: int
@@ -178,6 +179,7 @@ class Delivery:
     first_due_at: datetime
     lease: str
     has_slot: bool = False
+    interrupted: bool = False
 
 
 class Result(StrEnum):

@@ -12,6 +12,10 @@ from datetime import datetime, timedelta
 # destination within its limit.
 MARGIN = 1.005
 
+# How much lateness a taken slot makes good at most: less than the margin of a minute, so that a
+# late request and punctual ones after it stay within the limit.
+CATCH_UP = timedelta(milliseconds=250)
+
 # A destination that fails this often in a row is left alone for a while, ever longer.
 FAILURES_TO_OPEN = 5
 FIRST_BREAK = timedelta(seconds=30)
@@ -29,7 +33,8 @@ def take(next_at: datetime, now: datetime, rate_limit: int) -> datetime | None:
         return None
     step = interval(rate_limit)
     # A slot that is taken a little late keeps the beat, so that lateness does not add up.
-    return max(next_at, now - step / 4) + step
+    begins: datetime = max(next_at, now - min(step / 4, CATCH_UP))
+    return begins + step
 
 
 def break_until(streak: int, now: datetime) -> datetime | None:

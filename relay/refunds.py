@@ -9,6 +9,7 @@ Nothing goes under the original's id while the original itself is still on its w
 take the refund for the payment, and then the payment for a duplicate.
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -24,7 +25,7 @@ SHORTEST_WAIT = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=5)
 
 _TAKES_BACK = {Kind.REFUND, Kind.DISPUTE}
-_UNCLEAR = {Result.UNAVAILABLE, Result.UNKNOWN}
+_MAY_HAVE_COUNTED = {Result.REFUNDED, Result.UNAVAILABLE, Result.UNKNOWN}
 
 
 def posted_as(
@@ -54,16 +55,26 @@ def _is_all_of(charge: AnyRow | None, refund: Payment) -> bool:
 
 
 def reconsider(
-    decision: Decision, delivery: Delivery, payment: Payment, body: Body, now: datetime, policy: str
+    store: Store,
+    source: Source,
+    delivery: Delivery,
+    payment: Payment,
+    body: Body,
+    decision: Decision,
 ) -> Decision:
     """A refund that was swallowed as a duplicate of its original goes again, under its own id.
 
-    Not so when the attempt before had no clear answer: then the duplicate may be that very refund,
-    and a second one would be too much.
+    Not so when an earlier attempt may have been counted (it was answered "refunded", or not at all):
+    then the duplicate is most likely that very refund, and a second one would be too much.
+    Once it goes under its own id, it stays there through any outage.
     """
+    if delivery.reason == SWALLOWED and decision.state is State.PENDING:
+        return replace(decision, reason=SWALLOWED)
     under_original = body.fields["transaction_id"] != payment.transaction_id
-    if policy != "auto" or not under_original or decision.reason != Result.DUPLICATE:
+    if decision.reason != Result.DUPLICATE or not under_original:
         return decision
-    if delivery.reason in _UNCLEAR:
+    if source.destination.refunds != "auto" or delivery.interrupted:
         return decision
-    return Decision(State.PENDING, SWALLOWED, now, lane=Lane.LIVE, counts=False)
+    if store.results(delivery.id) & _MAY_HAVE_COUNTED:
+        return decision
+    return Decision(State.PENDING, SWALLOWED, delivery.first_due_at, lane=Lane.LIVE, counts=False)

@@ -18,6 +18,8 @@ JITTER = 0.2
 LONGEST_WAIT = timedelta(hours=12)
 PAUSE_UNAUTHORISED = timedelta(minutes=5)
 PAUSE_THROTTLED = timedelta(minutes=1)
+# Clocks differ: a reset that has passed by ours may still be ahead by the destination's.
+SHORTEST_PAUSE = timedelta(seconds=5)
 
 _DELIVERED = {Result.ATTRIBUTED, Result.RECORDED, Result.DUPLICATE, Result.REFUNDED}
 
@@ -33,7 +35,8 @@ def decide(outcome: Outcome, delivery: Delivery, now: datetime, dice: float) -> 
         until = now + PAUSE_UNAUTHORISED
         return Decision(State.PENDING, result, until, counts=False, closes_until=until)
     if result is Result.THROTTLED:
-        until = min(outcome.retry_at or now + PAUSE_THROTTLED, now + LONGEST_WAIT)
+        until = max(outcome.retry_at or now + PAUSE_THROTTLED, now + SHORTEST_PAUSE)
+        until = min(until, now + LONGEST_WAIT)
         return Decision(State.PENDING, result, until, counts=False, closes_until=until)
     if result is Result.VISITOR_NOT_FOUND:
         return _park(delivery, now, dice)
@@ -43,12 +46,14 @@ def decide(outcome: Outcome, delivery: Delivery, now: datetime, dice: float) -> 
 def retry(
     reason: str, delivery: Delivery, now: datetime, dice: float, outcome: Outcome | None = None
 ) -> Decision:
-    """Again by the schedule; dead when its three days are over."""
+    """Again by the schedule; dead when its three days, from the first failure, are over."""
+    began = delivery.first_due_at if delivery.failures else now
     step = SCHEDULE[min(delivery.failures, len(SCHEDULE) - 1)]
     again_at = now + step * (1 + JITTER * dice)
-    if again_at - delivery.first_due_at > GIVE_UP_AFTER:
+    if again_at - began > GIVE_UP_AFTER:
         return Decision(State.DEAD, f"gave_up: {reason}")
-    return Decision(State.PENDING, reason, _later(again_at, outcome, now))
+    latest = min(now + LONGEST_WAIT, began + GIVE_UP_AFTER)
+    return Decision(State.PENDING, reason, _later(again_at, outcome, latest))
 
 
 def _park(delivery: Delivery, now: datetime, dice: float) -> Decision:
@@ -59,8 +64,8 @@ def _park(delivery: Delivery, now: datetime, dice: float) -> Decision:
     return Decision(State.PENDING, Result.VISITOR_NOT_FOUND, again_at, lane=Lane.PARKED)
 
 
-def _later(planned: datetime, outcome: Outcome | None, now: datetime) -> datetime:
-    """What the destination asks for can only lengthen a wait, and never beyond LONGEST_WAIT."""
+def _later(planned: datetime, outcome: Outcome | None, latest: datetime) -> datetime:
+    """What the destination asks for can only lengthen a wait, and never beyond `latest`."""
     if outcome is None or outcome.retry_at is None:
         return planned
-    return max(planned, min(outcome.retry_at, now + LONGEST_WAIT))
+    return max(planned, min(outcome.retry_at, latest))

@@ -25,6 +25,7 @@ from relay.store.wake import wait
 log = logging.getLogger("relay.worker")
 
 LONGEST_SLEEP = timedelta(seconds=1)
+LATER = datetime.max.replace(tzinfo=UTC)
 BEAT_EVERY_S = 5.0
 
 
@@ -47,7 +48,7 @@ class Worker:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._beaten_at = 0.0
+        self._beaten_at = -BEAT_EVERY_S
 
     def stop(self) -> None:
         """Claim nothing more; what is under way is finished. Safe to call from a signal handler."""
@@ -58,13 +59,9 @@ class Worker:
         """Work until stopped. A database that is away is waited for."""
         with ThreadPoolExecutor(self.config.worker.threads, "deliver") as pool:
             log.info("worker.started", extra={"worker": self.name})
-            opened = False
             while not self._stopping.is_set():
                 self.beat()
                 try:
-                    if not opened:
-                        self.store.open_gates(list(self.gates))
-                        opened = True
                     self.say_alive()
                     self.sleep_until(self.start_what_is_due(pool))
                 except StoreUnavailableError as error:
@@ -82,7 +79,7 @@ class Worker:
             return again_at
         for gate, rate in self.gates.items():
             free -= self.submit(pool, self.claim_ready(gate, rate, now, free))
-            again_at = min(again_at, self.next_slot(gate, now) or again_at)
+            again_at = min(again_at, self.store.passes_at(gate) or again_at)
         due_at = self.store.first_due()
         if due_at is None or due_at > now or free <= 0:
             return min(again_at, due_at or again_at)
@@ -93,22 +90,12 @@ class Worker:
     def claim_ready(self, gate: str, rate: int, now: datetime, free: int) -> list[Delivery]:
         """What waits at a gate and may pass it now, each with its slot."""
         found: list[Delivery] = []
-        while len(found) < free and self.may_pass(gate, now):
+        while len(found) < free and (self.store.passes_at(gate) or LATER) <= now:
             claimed = self.store.claim_ready(gate, rate, now, self.lease)
             if not claimed:
                 break
             found += claimed
         return found
-
-    def may_pass(self, gate: str, now: datetime) -> bool:
-        """Whether something waits at the gate, and it is open."""
-        due_at, opens_at = self.store.first_due(gate), self.store.gate_opens_at(gate)
-        return due_at is not None and due_at <= now and (opens_at is None or opens_at <= now)
-
-    def next_slot(self, gate: str, now: datetime) -> datetime | None:
-        """When something that waits at the gate can pass it; None if nothing waits."""
-        due_at, opens_at = self.store.first_due(gate), self.store.gate_opens_at(gate)
-        return max(due_at, opens_at or now) if due_at is not None else None
 
     def submit(self, pool: ThreadPoolExecutor, claimed: list[Delivery]) -> int:
         """Start the deliveries; how many."""
@@ -151,8 +138,9 @@ class Worker:
             pass
 
     def say_alive(self) -> None:
-        """For /readyz."""
+        """For /readyz; and look for what a worker with an older configuration left at its gates."""
         if time.monotonic() - self._beaten_at >= BEAT_EVERY_S:
+            self.store.open_gates(list(self.gates))
             self.store.beat(self.name, datetime.now(UTC))
             self._beaten_at = time.monotonic()
 

@@ -39,6 +39,7 @@ class Store:
 
     def close(self) -> None:
         """Close the connections."""
+        self.bell.close()
         self._writer.close()
         self._writes.dispose()
         self._reads.dispose()
@@ -62,6 +63,10 @@ class Store:
     def gate_opens_at(self, gate: str) -> datetime | None:
         """See queue.gate_opens_at."""
         return self.read(lambda connection: queue.gate_opens_at(connection, gate))
+
+    def passes_at(self, gate: str) -> datetime | None:
+        """See queue.passes_at."""
+        return self.read(lambda connection: queue.passes_at(connection, gate))
 
     def claim(self, now: datetime, lease: timedelta, limit: int) -> list[Delivery]:
         """See queue.claim."""
@@ -153,6 +158,10 @@ class Store:
     def shown(self, id: int) -> dict[str, Any]:
         """See views.shown."""
         return self.read(lambda connection: views.shown(connection, id))
+
+    def results(self, id: int) -> set[str]:
+        """See views.results."""
+        return self.read(lambda connection: views.results(connection, id))
 
     def replay(self, wanted: Filter, now: datetime) -> int:
         """See views.replay."""

@@ -5,8 +5,12 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.util import CommandError
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from relay.errors import StoreUnavailableError
 
 # How long a write waits for another process's write before it gives up, in milliseconds.
 SQLITE_BUSY_MS = 5_000
@@ -26,7 +30,8 @@ def open_engines(url: str) -> tuple[Engine, Engine]:
         pool_pre_ping=True,
         connect_args={"connect_timeout": POSTGRES_CONNECT_S},
     )
-    return engine, engine
+    # A query of its own needs no transaction around it, and so no two more ways to the server.
+    return engine, engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def sqlite_path(url: str) -> Path | None:
@@ -38,7 +43,10 @@ def sqlite_path(url: str) -> Path | None:
 
 
 def migrate(url: str) -> None:
-    """Bring the tables to this version's shape. Any number of processes may call it at once."""
+    """Bring the tables to this version's shape. Any number of processes may call it at once.
+
+    Raises StoreUnavailableError.
+    """
     config = AlembicConfig()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     engine, _ = open_engines(url)
@@ -46,6 +54,9 @@ def migrate(url: str) -> None:
         with engine.connect() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+    except (SQLAlchemyError, CommandError) as error:
+        msg = f"the database cannot be opened: {getattr(error, 'orig', None) or error}"
+        raise StoreUnavailableError("store_unavailable", msg.partition("\n")[0]) from error
     finally:
         engine.dispose()
 

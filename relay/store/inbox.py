@@ -88,9 +88,9 @@ def add_all(connection: Connection, arrivals: list[Arrival]) -> list[int]:
                 found[key] = _New(row, index, event.reopens)
     fresh = [0] * len(arrivals)
     known = []
-    for source, event_id, seen in add_event.returned(
-        connection, [new.row for new in found.values()]
-    ):
+    # In one order everywhere, so that two processes never wait for each other's events.
+    events_in_order = [found[key].row for key in sorted(found)]
+    for source, event_id, seen in add_event.returned(connection, events_in_order):
         new = found[source, event_id]
         if seen == new.row["seen"]:
             fresh[new.arrival] += 1
@@ -161,7 +161,7 @@ class _Insert:
         self._columns = [
             (name, it.bind_processor(dialect)) for name, it in zip(names, types, strict=True)
         ]
-        self._insert = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES "
+        self._insert = f"INSERT INTO {table.name} ({', '.join(names)}) VALUES "  # noqa: S608 - ours
         self._row = f"({', '.join([mark] * len(names))})"
         self._ending = ending
 

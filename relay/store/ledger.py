@@ -1,5 +1,8 @@
 """The rows behind `relay.ledger`: which event tells of which movement of money."""
 
+from functools import cache
+from typing import Any
+
 from sqlalchemy import select, update
 from sqlalchemy.engine import Connection
 
@@ -25,8 +28,8 @@ def tell(connection: Connection, delivery: Delivery, payment: Payment) -> bool:
         "kind": payment.kind,
         "transaction_id": payment.transaction_id,
     }
-    new = INSERT[connection.dialect.name](movements).values(**key, **mine)
-    if connection.execute(new.on_conflict_do_nothing()).rowcount:
+    new = _add_if_new(connection.dialect.name)
+    if connection.execute(new, {**key, **mine}).first() is not None:
         return True
     dead = select(events.c.id).where(is_dead)
     same = [movements.c[name] == value for name, value in key.items()]
@@ -35,6 +38,12 @@ def tell(connection: Connection, delivery: Delivery, payment: Payment) -> bool:
     )
     taken = update(movements).where(*same, vacant).values(**mine)
     return connection.execute(taken).rowcount == 1
+
+
+@cache
+def _add_if_new(dialect: str) -> Any:  # noqa: ANN401 - either engine's Insert
+    """Built once: building it costs more than running it."""
+    return INSERT[dialect](movements).on_conflict_do_nothing().returning(movements.c.event)
 
 
 def charged(connection: Connection, source: str, transaction_id: str) -> AnyRow | None:

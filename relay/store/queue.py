@@ -45,8 +45,19 @@ _FIRSTS = select(
     )
 )
 _GATE_TIMES = select(gates.c.next_at, gates.c.closed_until).where(gates.c.key == bindparam("key_"))
+_GATE = select(gates).where(gates.c.key == bindparam("key_")).with_for_update()
+_CHANGE_GATE = update(gates).where(gates.c.key == bindparam("key_"))
+_ONE_MORE_FAILURE = _CHANGE_GATE.values(streak=gates.c.streak + 1).returning(gates.c.streak)
+_ALL_IS_WELL = _CHANGE_GATE.where(
+    or_(gates.c.streak > 0, gates.c.closed_until <= bindparam("now_"))
+).values(streak=0, closed_until=None, reason="")
+_ADD_ATTEMPT = insert(attempts)
+# A claimed row is changed by whoever holds its lease, and by nobody else.
+_CHANGE = update(events).where(
+    events.c.id == bindparam("id_"), events.c.lease == bindparam("lease_")
+)
 _DUE = (
-    select(events.c.id)
+    select(events.c.id, events.c.lease)
     .where(
         is_pending,
         events.c.gate == bindparam("gate_"),
@@ -88,6 +99,12 @@ def gate_opens_at(connection: Connection, key: str) -> datetime | None:
     return None if row is None else max(row.next_at, row.closed_until or row.next_at)
 
 
+def passes_at(connection: Connection, key: str) -> datetime | None:
+    """When the gate lets through the next one of those that wait at it; None if nothing waits."""
+    due_at = first_due(connection, key)
+    return due_at and max(due_at, gate_opens_at(connection, key) or due_at)
+
+
 def claim(connection: Connection, now: datetime, lease: timedelta, limit: int) -> list[Delivery]:
     """Up to `limit` events that are due and still to be mapped: live before retry before replay."""
     return _lease(connection, _due(connection, _UNMAPPED, now, limit), now, lease, has_slot=False)
@@ -103,45 +120,54 @@ def claim_ready(
     return _lease(connection, found, now, lease, has_slot=True)
 
 
-def _due(connection: Connection, gate: str, now: datetime, limit: int) -> list[int]:
-    """The numbers of due events in order, passing over those another worker is claiming just now."""
-    found: list[int] = []
+def _due(connection: Connection, gate: str, now: datetime, limit: int) -> dict[int, bool]:
+    """The numbers of due events in order, passing over those another worker is claiming just now.
+
+    With each: whether somebody had it before and never settled it.
+    """
+    found: dict[int, bool] = {}
     for lane in Lane:
         if len(found) < limit:
             wanted = {"gate_": gate, "lane_": lane, "now_": now, "limit_": limit - len(found)}
-            found += connection.execute(_DUE, wanted).scalars()
+            found |= {row.id: row.lease is not None for row in connection.execute(_DUE, wanted)}
     return found
 
 
 def _lease(
-    connection: Connection, ids: list[int], now: datetime, lease: timedelta, *, has_slot: bool
+    connection: Connection,
+    found: dict[int, bool],
+    now: datetime,
+    lease: timedelta,
+    *,
+    has_slot: bool,
 ) -> list[Delivery]:
-    if not ids:
+    if not found:
         return []
-    token = secrets.token_hex(8)
+    ids, token = list(found), secrets.token_hex(8)
     connection.execute(_LEASE, {"ids_": ids, "until_": now + lease, "token_": token})
     rows = connection.execute(_CLAIMED, {"ids_": ids}).all()
-    by_id = {row.id: _delivery(row, token, has_slot=has_slot) for row in rows}
+    by_id = {
+        row.id: _delivery(row, token, has_slot=has_slot, interrupted=found[row.id]) for row in rows
+    }
     return [by_id[id] for id in ids]
 
 
 def take_slot(connection: Connection, key: str, rate_limit: int, now: datetime) -> bool:
     """Use the gate's slot if one is open now."""
-    gate = select(gates).where(gates.c.key == key).with_for_update()
-    row = connection.execute(gate).one()
+    row = connection.execute(_GATE, {"key_": key}).one()
     if row.closed_until is not None and now < row.closed_until:
         return False
     next_at = pace.take(row.next_at, now, rate_limit)
     if next_at is None:
         return False
     if rate_limit:
-        connection.execute(update(gates).where(gates.c.key == key).values(next_at=next_at))
+        connection.execute(_CHANGE_GATE, {"key_": key, "next_at": next_at})
     return True
 
 
 def wait_for_slot(connection: Connection, delivery: Delivery, key: str, now: datetime) -> None:
     """The event is mapped and waits for a slot; its lane and its turn stay as they were."""
-    connection.execute(_own(delivery).values(gate=key, due_at=now, lease=None))
+    _change(connection, delivery, {"gate": key, "due_at": now, "lease": None})
 
 
 def settle(
@@ -157,22 +183,25 @@ def settle(
     """Write down what happened and what follows. False if the lease was lost meanwhile."""
     values: dict[str, Any] = dict(notes or {})
     if attempt is not None:
-        connection.execute(insert(attempts).values(event=delivery.id, **_history(attempt)))
+        connection.execute(_ADD_ATTEMPT, {"event": delivery.id, **_history(attempt)})
         _note_gate(connection, key, attempt.outcome.result, decision, now)
-        values["attempt"] = events.c.attempt + 1
+        values["attempt"] = delivery.attempt + 1
     pending = decision.state is State.PENDING
     values |= {
         "state": decision.state,
         "reason": decision.reason,
         "lease": None,
-        "gate": "",
-        "due_at": decision.again_at,
+        # What found the gate closed waits there, and no longer: with a new key the gate is another.
+        "gate": key if decision.closes_until else "",
+        "due_at": now if decision.closes_until else decision.again_at,
         "settled_at": None if pending else now,
     }
     if pending:
         values["lane"] = decision.lane if delivery.lane is not Lane.REPLAY else Lane.REPLAY
-        values["failures"] = events.c.failures + (1 if decision.counts else 0)
-    return connection.execute(_own(delivery).values(**values)).rowcount == 1
+        values["failures"] = delivery.failures + (1 if decision.counts else 0)
+        if decision.counts and not delivery.failures:
+            values["first_due_at"] = now  # waiting for a slot, a key or an original is no failure
+    return _change(connection, delivery, values)
 
 
 def expand(
@@ -241,11 +270,13 @@ def open_gates(connection: Connection, gate_keys: Sequence[str]) -> None:
 # Pieces
 
 
-def _own(delivery: Delivery) -> Any:  # noqa: ANN401 - a clause
-    return update(events).where(events.c.id == delivery.id, events.c.lease == delivery.lease)
+def _change(connection: Connection, delivery: Delivery, values: dict[str, Any]) -> bool:
+    """Change the delivery's row, if it still holds its lease; whether it did."""
+    own = {"id_": delivery.id, "lease_": delivery.lease}
+    return connection.execute(_CHANGE, {**own, **values}).rowcount == 1
 
 
-def _delivery(row: AnyRow, token: str, *, has_slot: bool) -> Delivery:
+def _delivery(row: AnyRow, token: str, *, has_slot: bool, interrupted: bool) -> Delivery:
     return Delivery(
         id=row.id,
         source=row.source,
@@ -259,6 +290,7 @@ def _delivery(row: AnyRow, token: str, *, has_slot: bool) -> Delivery:
         first_due_at=row.first_due_at,
         lease=token,
         has_slot=has_slot,
+        interrupted=interrupted,
     )
 
 
@@ -289,16 +321,14 @@ def _note_gate(
     connection: Connection, key: str, result: Result, decision: Decision, now: datetime
 ) -> None:
     """Close the gate, count an outage, or note that all is well again."""
-    gate = update(gates).where(gates.c.key == key)
+    gate = {"key_": key}
     if decision.closes_until is not None:
-        connection.execute(gate.values(closed_until=decision.closes_until, reason=result))
+        closed = {"closed_until": decision.closes_until, "reason": result}
+        connection.execute(_CHANGE_GATE, {**gate, **closed})
     elif result is Result.UNAVAILABLE:
-        streak = connection.execute(
-            gate.values(streak=gates.c.streak + 1).returning(gates.c.streak)
-        ).scalar()
+        streak = connection.execute(_ONE_MORE_FAILURE, gate).scalar()
         until = pace.break_until(streak or 0, now)
         if until is not None:
-            connection.execute(gate.values(closed_until=until, reason=result))
+            connection.execute(_CHANGE_GATE, {**gate, "closed_until": until, "reason": result})
     else:
-        over = or_(gates.c.streak > 0, gates.c.closed_until <= now)
-        connection.execute(gate.where(over).values(streak=0, closed_until=None, reason=""))
+        connection.execute(_ALL_IS_WELL, {**gate, "now_": now})

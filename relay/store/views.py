@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.engine import Connection
 
 from relay.model import Document, Lane, State
-from relay.store.inbox import reopened
+from relay.store.inbox import INSERT, reopened
 from relay.store.queue import received
 from relay.store.schema import AnyRow, attempts, documents, events, gates, requests, workers
 
@@ -89,6 +89,13 @@ def kept_documents(connection: Connection, id: int) -> list[Document]:
     ]
 
 
+def results(connection: Connection, id: int) -> set[str]:
+    """What the attempts made so far came to."""
+    return set(
+        connection.execute(select(attempts.c.result).where(attempts.c.event == id)).scalars()
+    )
+
+
 def replay(connection: Connection, wanted: Filter, now: datetime) -> int:
     """Make the events pending again, behind everything live; how many there were."""
     again = update(events).where(*wanted.clauses()).values(**reopened(now, Lane.REPLAY))
@@ -97,10 +104,8 @@ def replay(connection: Connection, wanted: Filter, now: datetime) -> int:
 
 def beat(connection: Connection, name: str, now: datetime) -> None:
     """A worker is alive."""
-    if not connection.execute(
-        update(workers).where(workers.c.name == name).values(seen_at=now)
-    ).rowcount:
-        connection.execute(workers.insert().values(name=name, seen_at=now))
+    new = INSERT[connection.dialect.name](workers).values(name=name, seen_at=now)
+    connection.execute(new.on_conflict_do_update(index_elements=["name"], set_={"seen_at": now}))
 
 
 def leave(connection: Connection, name: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import text
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 CHANNEL = "relay_due"
 _NOTIFY = text(f"NOTIFY {CHANNEL}")
@@ -32,6 +33,9 @@ class Bell(Protocol):
 
     def clear(self) -> None:
         """Forget the rings so far."""
+
+    def close(self) -> None:
+        """Listen and ring no more."""
 
 
 class PipeBell:
@@ -81,6 +85,13 @@ class PipeBell:
                 while os.read(self._read_end, 4096):
                     pass
 
+    def close(self) -> None:
+        """See Bell."""
+        for end in (self._read_end, self._write_end):
+            if end is not None:
+                os.close(end)
+        self._read_end = self._write_end = None
+
 
 class NotifyBell:
     """PostgreSQL's own: the notification travels with the transaction."""
@@ -100,10 +111,10 @@ class NotifyBell:
         """See Bell. A connection of its own, outside the pool; None while there is none to be had."""
         if self._listening is None or self._listening.closed:
             self._listening = None
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(SQLAlchemyError, self._engine.dialect.loaded_dbapi.Error):
                 raw = self._engine.raw_connection()
+                driver: Any = raw.driver_connection  # which `detach` forgets
                 raw.detach()
-                driver: Any = raw.driver_connection
                 driver.autocommit = True
                 driver.execute(f"LISTEN {CHANNEL}")
                 self._listening = driver
@@ -115,7 +126,13 @@ class NotifyBell:
             for _ in self._listening.notifies(timeout=0):
                 pass
         except Exception:  # noqa: BLE001 - the driver raises its own for every kind of break
-            self._listening = None
+            self.close()
+
+    def close(self) -> None:
+        """See Bell."""
+        connection, self._listening = self._listening, None
+        if connection is not None:
+            connection.close()
 
 
 def wait(descriptors: list[int], seconds: float) -> None:

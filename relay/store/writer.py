@@ -5,12 +5,13 @@ for it: the first caller commits for all who are waiting, then hands over to one
 meanwhile. A caller returns only when its own write is on disk.
 """
 
+import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import DatabaseError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from relay.errors import StoreUnavailableError
@@ -131,11 +132,20 @@ def _neighbours(batch: list[_Job]) -> list[list[_Job]]:
     return groups
 
 
+# SQLite's own error comes from BEGIN, which is not SQLAlchemy's.
+_UNAVAILABLE = (
+    OperationalError,
+    InterfaceError,
+    InternalError,
+    PoolTimeoutError,
+    OSError,
+    sqlite3.DatabaseError,
+)
+
+
 def _translated(error: Exception) -> Exception:
-    """A database that is gone, full or locked is nobody's fault: try again later."""
-    if isinstance(
-        error, OperationalError | InterfaceError | InternalError | PoolTimeoutError | OSError
-    ):
+    """A database that is gone, full, locked or broken is nobody's fault: try again later."""
+    if isinstance(error, _UNAVAILABLE) or type(error) is DatabaseError:
         cause = " ".join(str(getattr(error, "orig", error)).split())[:200]
         return StoreUnavailableError("store_unavailable", f"the database refused: {cause}")
     return error
