@@ -11,7 +11,7 @@ from relay.store import Store
 def create_app(config: Config, store: Store | None = None) -> Flask:
     """The WSGI application of one web process. Opens the store, so call it after the fork."""
     app = Flask("relay", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = config.server.max_body
+    app.config["MAX_CONTENT_LENGTH"] = config.server.max_body + 1  # one more shows that it is over
     app.extensions["relay.config"] = config
     app.extensions["relay.store"] = store or Store(config.database)
     app.register_blueprint(webhooks)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask import Blueprint, Response, current_app
+from flask import Blueprint, Response, current_app, jsonify
 
 from relay.errors import StoreUnavailableError
 from relay.store import Store
@@ -37,6 +37,6 @@ def readyz() -> Response:
         if oldest is not None:
             report["oldest_due_seconds"] = round((now - oldest).total_seconds(), 3)
     ready = report["store"] == report["worker"] == "ok"
-    response: Response = current_app.json.response(status="ok" if ready else "unready", **report)
+    response = jsonify(status="ok" if ready else "unready", **report)
     response.status_code = 200 if ready else 503
     return response

@@ -1,16 +1,20 @@
 """The webhook endpoint: the only place that knows HTTP coming in.
 
 200   on disk, or seen before           404   no such source
-401   not proved to be the provider's   405   wrong method
-413   too large                         503   cannot be stored now: try again
+400   broken off on its way             405   wrong method
+401   not proved to be the provider's   413   too large
+                                        503   cannot be stored now: try again
 """
 
 import logging
 import time
 from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
 
-from flask import Blueprint, Response, current_app, request
-from werkzeug.exceptions import RequestEntityTooLarge
+from flask import Blueprint, Response, current_app, jsonify, request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from relay import flow
 from relay.config import Config, Source
@@ -24,6 +28,9 @@ webhooks = Blueprint("webhooks", __name__)
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 RETRY_AFTER_S = 10
 
+# The headers that WSGI names without HTTP_ in front.
+_PLAIN = ("CONTENT_TYPE", "CONTENT_LENGTH")
+
 
 @webhooks.route("/webhooks/<name>", methods=METHODS, provide_automatic_options=False)
 @webhooks.route("/webhooks/<name>/<url_secret>", methods=METHODS, provide_automatic_options=False)
@@ -36,15 +43,18 @@ def receive(name: str, url_secret: str | None = None) -> Response:
         log.warning("webhook.refused", extra={"source": name[:63], "reason": "unknown_source"})
         return refuse(404, "unknown_source", f"no source is called {name[:63]!r}")
     try:
-        body = request.get_data(cache=False)
+        body = whole_body(config.server.max_body)
     except RequestEntityTooLarge:
         log.warning("webhook.refused", extra={"source": name, "reason": "too_large"})
         return refuse(413, "too_large", f"more than {config.server.max_body} bytes", close=True)
+    except (ClientDisconnected, ParseException):
+        log.warning("webhook.refused", extra={"source": name, "reason": "broken_body"})
+        return refuse(400, "broken_body", "the body is not as long as announced", close=True)
     received = Received(
         body=body,
-        headers=Headers(request.headers),
+        headers=headers(request.environ),
         received_at=datetime.now(UTC),
-        url=config.server.public_url.rstrip("/") + request.full_path.rstrip("?"),
+        url=config.server.public_url.rstrip("/") + target(),
         method=request.method,
         url_secret=url_secret,
     )
@@ -54,6 +64,34 @@ def receive(name: str, url_secret: str | None = None) -> Response:
     if request.method != "POST":
         return refuse(405, "wrong_method", "send webhooks with POST", Allow="POST")
     return accept(source, received, started)
+
+
+def whole_body(most: int) -> bytes:
+    """The body, all of it. A part could be taken for the whole where nothing is signed.
+
+    Raises RequestEntityTooLarge, ClientDisconnected, and gunicorn's ParseException.
+    """
+    body = request.get_data(cache=False)
+    if len(body) > most:  # werkzeug cuts off a body without a length, and keeps quiet
+        raise RequestEntityTooLarge
+    if len(body) < (request.content_length or 0):
+        raise ClientDisconnected
+    return body
+
+
+def target() -> str:
+    """The path and query; any bytes are possible in either."""
+    query = request.query_string.decode("latin-1")
+    return quote(request.path) + (f"?{query}" if query else "")
+
+
+def headers(environ: dict[str, Any]) -> Headers:
+    """The request's headers. Flask's view of them takes four times as long, for the same."""
+    found = [
+        (name[5:].replace("_", "-"), it) for name, it in environ.items() if name[:5] == "HTTP_"
+    ]
+    found += [(name.replace("_", "-"), environ[name]) for name in _PLAIN if environ.get(name)]
+    return Headers(found)
 
 
 def accept(source: Source, received: Received, started: float) -> Response:
@@ -99,11 +137,10 @@ def refuse(
     status: int, reason: str, message: str, *, close: bool = False, **headers: str
 ) -> Response:
     """A refusal, with its slug and what to do."""
-    response = current_app.json.response(error=reason, message=message)
+    response = jsonify(error=reason, message=message)
     response.status_code = status
     for name, value in headers.items():
         response.headers[name.replace("_", "-")] = value
     if close:
         response.headers["Connection"] = "close"  # the rest of the body stays unread
-    found: Response = response
-    return found
+    return response

@@ -7,6 +7,8 @@ a new configuration, if it is right. Nothing opens the database before the fork.
 
 import logging
 import os
+import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from relay import config as configuration
 from relay import log as logs
@@ -31,6 +33,8 @@ DELIVERY = "delivery"
 
 # A process that has not said a word for this long is killed and started again.
 SILENT_S = 60
+# A client that falls silent in the middle of its request gives its thread back after this long.
+PATIENCE_S = 5
 
 
 class Process(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
@@ -53,6 +57,13 @@ class Process(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             worker.stop()
         worker.run()
         store.close()
+
+    def handle(self, conn: TConn) -> Any:  # noqa: ANN401 - gunicorn's own sign
+        """Answer the next request of a connection."""
+        # On the socket itself: gunicorn takes back what is set from Python.
+        patience = struct.pack("@ll", PATIENCE_S, 0)
+        conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+        return super().handle(conn)
 
     def keep_alive(self) -> None:
         """Tell the master that we live, and stop when it does not."""
@@ -82,19 +93,25 @@ class Supervisor(BaseApplication):  # type: ignore[misc]
     ) -> None:
         self.file = file
         self.config = config
-        self.bind = bind
-        self.wanted = {
-            WEB: config.server.processes if web else 0,
-            DELIVERY: config.worker.processes if delivery else 0,
-        }
+        self.bind = bind or config.server.bind
+        self.web = web
+        self.delivery = delivery
         self.generation = 0
         super().__init__()
+
+    @property
+    def wanted(self) -> dict[str, int]:
+        """How many processes of each kind."""
+        return {
+            WEB: self.config.server.processes if self.web else 0,
+            DELIVERY: self.config.worker.processes if self.delivery else 0,
+        }
 
     def load_config(self) -> None:
         """Gunicorn's settings, from ours."""
         server = self.config.server
         settings = {
-            "bind": (self.bind or server.bind) if self.wanted[WEB] else [],
+            "bind": self.bind if self.web else [],
             "workers": sum(self.wanted.values()),
             "worker_class": Process,
             "threads": server.threads,
@@ -114,16 +131,26 @@ class Supervisor(BaseApplication):  # type: ignore[misc]
 
     def reload(self) -> None:
         """SIGHUP: take the new configuration, or keep the old one and say what is wrong."""
+        told = {"file": str(self.file)}
         try:
-            self.config = configuration.load(self.file)
-            logs.configure(self.config.log_level)
-            log.info("config.reloaded", extra={"file": str(self.file)})
+            self.take(configuration.load(self.file))
+            log.info("config.reloaded", extra=told)
         except ConfigError as error:
-            log.error(  # noqa: TRY400
-                "config.kept_old", extra={"file": str(self.file), "problems": error.message}
-            )
+            log.error("config.kept_old", extra={**told, "problems": error.message})  # noqa: TRY400
+        except Exception as error:  # noqa: BLE001 - whatever it is, the old database works
+            problems = f"the new database cannot be made ready: {type(error).__name__}"
+            log.error("config.kept_old", extra={**told, "problems": problems})  # noqa: TRY400
         self.generation += 1
         self.do_load_config()
+
+    def take(self, config: Config) -> None:
+        """Go on with this configuration, in all but the address."""
+        if config.database != self.config.database:
+            migrate(config.database)
+        if config.server.bind != self.config.server.bind:
+            log.warning("config.address_needs_restart", extra={"bind": config.server.bind})
+        self.config = config
+        logs.configure(config.log_level)
 
     def choose_kind(self, arbiter: Arbiter, process: Process) -> None:
         """A new process is of the kind that is missing among those of the same configuration."""
