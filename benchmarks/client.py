@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Load:
-    """What a run measured: seconds each answer took, and which statuses came."""
+    """What a run measured: seconds each answer took, and which statuses came.
+
+    `answered_at` is Unix time, by the request's place in the order of sending.
+    """
 
     seconds: float = 0.0
     took: list[float] = field(default_factory=list)
     statuses: dict[int, int] = field(default_factory=dict)
-    answered_at: list[float] = field(default_factory=list)
+    answered_at: dict[int, float] = field(default_factory=dict)
 
     @property
     def per_second(self) -> float:
@@ -37,7 +40,7 @@ def http(path: str, body: bytes, headers: dict[str, str]) -> bytes:
 
 
 def closed(port: int, requests: Iterator[bytes], seconds: float, connections: int) -> Load:
-    """As many as it takes: each connection sends its next request when its last was answered."""
+    """As fast as it goes: each connection sends its next request when its last was answered."""
     return _run(port, requests, seconds, connections, rate=None)
 
 
@@ -50,10 +53,12 @@ class _Connection:
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.number = 0
         self.begun = 0.0
         self.buffer = b""
 
-    def send(self, request: bytes, begun: float) -> None:
+    def send(self, number: int, request: bytes, begun: float) -> None:
+        self.number = number
         self.begun = begun
         self.buffer = b""
         self.socket.sendall(request)
@@ -80,17 +85,22 @@ def _run(
     load = Load()
     selector = selectors.DefaultSelector()
     idle: list[_Connection] = []
-    opened = 0
+    opened = sent = 0
     start = time.perf_counter()
     due = _due(start, rate)
     next_due = due()
     busy = 0
-    while (now := time.perf_counter()) < start + seconds or busy:
+    upcoming = next(requests, None)
+    while (now := time.perf_counter()) < start + seconds and upcoming is not None or busy:
         while (idle or opened < connections) and next_due <= now < start + seconds:
+            if upcoming is None:
+                break
             if not idle:  # opened when it is needed: an idle new one would hold up a server's thread
                 idle.append(_open(port, selector))
                 opened += 1
-            idle.pop().send(next(requests), max(next_due, start) if rate else now)
+            idle.pop().send(sent, upcoming, next_due if rate else now)
+            upcoming = next(requests, None)
+            sent += 1
             busy += 1
             next_due = due()
         wait = 0.05 if rate is None else max(0.0, min(next_due - now, 0.05))
@@ -105,7 +115,7 @@ def _run(
                 continue
             answered = time.perf_counter()
             load.took.append(answered - key.data.begun)
-            load.answered_at.append(time.time())
+            load.answered_at[key.data.number] = time.time()
             load.statuses[status] = load.statuses.get(status, 0) + 1
             idle.append(key.data)
             busy -= 1
