@@ -33,13 +33,12 @@ def take(next_at: datetime, now: datetime, rate_limit: int) -> datetime | None:
         return None
     step = interval(rate_limit)
     # A slot that is taken a little late keeps the beat, so that lateness does not add up.
-    begins: datetime = max(next_at, now - min(step / 4, CATCH_UP))
-    return begins + step
+    return max(next_at, now - min(step / 4, CATCH_UP)) + step
 
 
 def break_until(streak: int, now: datetime) -> datetime | None:
     """Until when a destination with `streak` failures in a row is left alone, or None."""
     if streak < FAILURES_TO_OPEN:
         return None
-    doubled = FIRST_BREAK * 2 ** min(streak - FAILURES_TO_OPEN, 10)
+    doubled: timedelta = FIRST_BREAK * 2 ** min(streak - FAILURES_TO_OPEN, 10)
     return now + min(doubled, LONGEST_BREAK)

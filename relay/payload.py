@@ -18,7 +18,7 @@ from relay.errors import PayloadError
 Key = str | int
 
 _MISSING = object()
-_PLAIN_NUMBER = re.compile(r"-?\d{1,30}(\.\d{1,30})?")
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
 _LONGEST_TEXT = 20_000
 _DEEPEST_FORM_KEY = 8
 
