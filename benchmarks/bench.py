@@ -9,7 +9,6 @@ medians of the turns are shown. It prints, and judges nothing by its exit code.
 """
 
 import argparse
-import json
 import os
 import platform
 import sqlite3
@@ -136,9 +135,7 @@ def travel(plan: Plan) -> Iterator[Figure]:
         processes.relay(plan.home, "serve", _new_database(plan), sandbox, 0) as relay,
     ):
         _warm_up(relay)
-        load = _good(
-            steady(relay.port, (it.wire for it in events), plan.seconds * 3, TRAVEL_RATE)
-        )
+        load = _good(steady(relay.port, (it.wire for it in events), plan.seconds * 3, TRAVEL_RATE))
         _wait_for(sandbox, len(events) + 1)  # and the one of the warm-up
         recorded = _recorded(sandbox)
         posted = sorted(_post_all(sandbox, traffic.posted(len(events))))

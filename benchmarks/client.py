@@ -91,11 +91,13 @@ def _run(
     next_due = due()
     busy = 0
     upcoming = next(requests, None)
-    while (now := time.perf_counter()) < start + seconds and upcoming is not None or busy:
+    while ((now := time.perf_counter()) < start + seconds and upcoming is not None) or busy:
         while (idle or opened < connections) and next_due <= now < start + seconds:
             if upcoming is None:
                 break
-            if not idle:  # opened when it is needed: an idle new one would hold up a server's thread
+            if (
+                not idle
+            ):  # opened when it is needed: an idle new one would hold up a server's thread
                 idle.append(_open(port, selector))
                 opened += 1
             idle.pop().send(sent, upcoming, next_due if rate else now)

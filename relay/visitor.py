@@ -13,7 +13,9 @@ from relay.payload import Payload
 
 SPELLINGS = ("datafast_visitor_id", "datafastVisitorId", "df_visitor_id", "_df_vid")
 
-_UUID_V4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
+_UUID_V4 = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE
+)
 _LONGEST = 2_000
 
 

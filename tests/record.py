@@ -22,7 +22,9 @@ def main() -> None:
     headers = [each.split(": ", 1) for each in args.header]
     request = Received(
         body=Path(args.body).read_bytes(),
-        headers=Headers([("Host", "relay.example.com"), ("Content-Type", args.content_type), *headers]),
+        headers=Headers(
+            [("Host", "relay.example.com"), ("Content-Type", args.content_type), *headers]
+        ),
         received_at=datetime.fromisoformat(args.received_at),
         url=f"https://relay.example.com/webhooks/{args.provider}",
     )
@@ -51,7 +53,9 @@ def write(args: argparse.Namespace, request: Received, settings: dict[str, str])
     if settings:
         facts["settings"] = settings
     if args.fetched:
-        facts["fetched"] = [dict(zip(("path", "file"), each.rsplit("=", 1), strict=True)) for each in args.fetched]
+        facts["fetched"] = [
+            dict(zip(("path", "file"), each.rsplit("=", 1), strict=True)) for each in args.fetched
+        ]
     text = json.dumps(facts, indent=2, ensure_ascii=False)
     (home / f"{args.name}.json").write_text(text + "\n", "utf-8")
 
@@ -62,14 +66,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("name")
     parser.add_argument("body")
     parser.add_argument("--origin", required=True)
-    parser.add_argument("--proof", default="formula", choices=["published", "sdk", "formula", "none"])
+    parser.add_argument(
+        "--proof", default="formula", choices=["published", "sdk", "formula", "none"]
+    )
     parser.add_argument("--secret", required=True)
     parser.add_argument("--received-at", required=True, help="ISO 8601 with a zone")
     parser.add_argument("--content-type", default="application/json")
     parser.add_argument("--header", action="append", default=[], metavar="'K: V'")
     parser.add_argument("--setting", action="append", default=[], metavar="K=V")
     parser.add_argument("--fetched", action="append", default=[], metavar="PATH=FILE")
-    parser.add_argument("--as-it-is", action="store_true", help="the headers hold the signature already")
+    parser.add_argument(
+        "--as-it-is", action="store_true", help="the headers hold the signature already"
+    )
     return parser.parse_args()
 
 

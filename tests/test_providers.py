@@ -82,7 +82,9 @@ def test_another_secret_is_refused(sample: Sample) -> None:
 def test_no_flipped_bit_of_what_is_signed_passes(sample: Sample) -> None:
     signature = provider.load(sample.provider).signature
     if not signature.covers_body:
-        pytest.skip(f"{sample.provider} does not sign the whole body; its own tests say what it does")
+        pytest.skip(
+            f"{sample.provider} does not sign the whole body; its own tests say what it does"
+        )
     body = sample.request.body
     for at in {0, len(body) // 2, len(body) - 1}:
         forged = body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
@@ -107,7 +109,9 @@ def test_hostile_headers_are_refused_and_break_nothing(sample: Sample) -> None:
         mattering += refused(sample, replace(sample.request, headers=Headers(rest)))
         for hostile in (*HOSTILE, value + value, value[:-1], value + " ", value.swapcase() + "x"):
             refused(sample, replace(sample.request, headers=Headers([*rest, (name, hostile)])))
-        refused(sample, replace(sample.request, headers=Headers([*rest, (name, "x"), (name, value)])))
+        refused(
+            sample, replace(sample.request, headers=Headers([*rest, (name, "x"), (name, value)]))
+        )
     signature = provider.load(sample.provider).signature
     if signature.place == "url":
         wrong = [None, "", "é", "x" * 10_000, sample.secrets[0][:-1], sample.secrets[0] + "0"]
@@ -195,12 +199,26 @@ def variants(request: Received) -> Iterator[bytes]:
     if not request.body.lstrip().startswith((b"{", b"[")):
         pairs = request.body.split(b"&")
         yield from (b"&".join(pairs[:i] + pairs[i + 1 :]) for i in range(len(pairs)))
-        yield from (b"&".join([*pairs[:i], pairs[i] + b"\xff", *pairs[i + 1 :]]) for i in range(len(pairs)))
+        yield from (
+            b"&".join([*pairs[:i], pairs[i] + b"\xff", *pairs[i + 1 :]]) for i in range(len(pairs))
+        )
         return
     whole = simplejson.loads(request.body)
     for holder, key in places(whole):
         kept = holder[key]
-        for other in (None, [], {}, "", "x", -1, 10**40, True, 1.5, "\ud800", "2018-19-12T00:00:00Z"):
+        for other in (
+            None,
+            [],
+            {},
+            "",
+            "x",
+            -1,
+            10**40,
+            True,
+            1.5,
+            "\ud800",
+            "2018-19-12T00:00:00Z",
+        ):
             holder[key] = other
             yield simplejson.dumps(whole).encode()
         holder[key] = kept
@@ -226,7 +244,12 @@ def test_the_module_says_what_people_need(name: str) -> None:
     loaded = provider.load(name)
     assert loaded.about.startswith(f"{loaded.title}"), "the docstring begins with TITLE"
     assert loaded.docs.startswith("https://")
-    for text in (loaded.setup.where, loaded.setup.secret, loaded.setup.visitor, loaded.signature.summary):
+    for text in (
+        loaded.setup.where,
+        loaded.setup.secret,
+        loaded.setup.visitor,
+        loaded.signature.summary,
+    ):
         assert READABLE.match(text)
     assert set(loaded.setup.events) <= set(loaded.events) | set(loaded.ignored)
     assert not set(loaded.events) & set(loaded.ignored)
@@ -236,7 +259,9 @@ def test_the_module_says_what_people_need(name: str) -> None:
 
 @each_name
 def test_every_mapped_type_has_a_recorded_request(name: str) -> None:
-    recorded = {entry["event_type"] for sample in samples.of(name, ROOT) for entry in outcomes(sample)}
+    recorded = {
+        entry["event_type"] for sample in samples.of(name, ROOT) for entry in outcomes(sample)
+    }
     assert set(provider.load(name).events) <= recorded
 
 

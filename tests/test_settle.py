@@ -204,3 +204,9 @@ def test_the_three_days_begin_with_the_first_failure() -> None:
     late = NOON + timedelta(days=30)
     assert decide(Result.UNAVAILABLE, 0, now=late).state is State.PENDING
     assert decide(Result.UNAVAILABLE, 1, now=late).state is State.DEAD
+
+
+def test_a_wait_that_the_destination_asks_for_ends_with_the_three_days() -> None:
+    now, asked = NOON + timedelta(hours=70), NOON + timedelta(hours=80)
+    decision = decide(Result.UNAVAILABLE, 1, now=now, retry_at=asked)
+    assert decision.again_at == NOON + GIVE_UP_AFTER

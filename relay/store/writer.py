@@ -8,10 +8,17 @@ meanwhile. A caller returns only when its own write is on disk.
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import DatabaseError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import (
+    DatabaseError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from relay.errors import StoreUnavailableError
@@ -69,13 +76,15 @@ class Writer:
 
     def one(self, work: Callable[[Connection], T]) -> T:
         """Run `work(connection)` in a transaction, alone in its call but not in its commit."""
-        return self.many(_each, work)
+        found: T = self.many(_each, work)
+        return found
 
     def close(self) -> None:
-        """Give the connection back; the next write opens another."""
+        """Give the connection back, in whatever state it is; the next write opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            with suppress(SQLAlchemyError, sqlite3.Error):
+                connection.close()
 
     def _connected(self) -> Connection:
         """The one connection that writes. Taking it from the pool each time would cost a third."""
@@ -92,9 +101,9 @@ class Writer:
         with self._lock:
             successor = self._waiting[0] if self._waiting else None
             self._led = successor is not None
-        for job in [*batch, successor]:
-            if job is not None and job is not own:
-                job.wake.release()
+        for each in [*batch, successor]:
+            if each is not None and each is not own:
+                each.wake.release()
 
     def _commit(self, batch: list[_Job]) -> None:
         """All in one transaction; if one spoils it, each alone. A database that is gone fails all."""
