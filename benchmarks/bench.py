@@ -5,7 +5,7 @@ medians of the turns are shown. It prints, and judges nothing by its exit code.
 
     python benchmarks/bench.py            all of it, about three minutes
     python benchmarks/bench.py --quick    half a minute: coarse
-    python benchmarks/bench.py accepts    only this; also: start latency travel forwards memory
+    python benchmarks/bench.py --only accepts
 """
 
 import argparse
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Self
 
 import processes
 import requests
@@ -282,7 +282,7 @@ class _Sampler(threading.Thread):
         while not self._over.wait(0.5):
             self.highest = max(self.highest, self._sample())
 
-    def __enter__(self) -> "_Sampler":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -391,7 +391,7 @@ def _fdatasync(home: Path) -> float:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("only", nargs="*", choices=[[], *MEASUREMENTS], help="only these")
+    parser.add_argument("--only", action="append", choices=[*MEASUREMENTS], help="only this")
     parser.add_argument("--quick", action="store_true", help="half a minute: coarse")
     chosen = parser.parse_args()
     console = Console()

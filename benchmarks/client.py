@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+_LATEST_S = 30
+
 
 @dataclass
 class Load:
@@ -24,6 +26,7 @@ class Load:
 
     @property
     def per_second(self) -> float:
+        """Answers a second."""
         return len(self.took) / self.seconds if self.seconds else 0.0
 
     def percentile(self, percent: float) -> float:
@@ -95,9 +98,8 @@ def _run(
         while (idle or opened < connections) and next_due <= now < start + seconds:
             if upcoming is None:
                 break
-            if (
-                not idle
-            ):  # opened when it is needed: an idle new one would hold up a server's thread
+            # Opened when it is needed: an idle new one would hold up one of the server's threads.
+            if not idle:
                 idle.append(_open(port, selector))
                 opened += 1
             idle.pop().send(sent, upcoming, next_due if rate else now)
@@ -105,6 +107,9 @@ def _run(
             sent += 1
             busy += 1
             next_due = due()
+        if now > start + seconds + _LATEST_S:
+            msg = f"{busy} requests are still not answered"
+            raise TimeoutError(msg)
         wait = 0.05 if rate is None else max(0.0, min(next_due - now, 0.05))
         for key, _ in selector.select(wait):
             if key.data in idle:  # the server closed a connection that it kept for long enough

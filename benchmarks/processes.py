@@ -35,6 +35,7 @@ class Running:
 
     @property
     def url(self) -> str:
+        """Where it answers."""
         return f"http://127.0.0.1:{self.port}"
 
     def memory(self) -> float:
@@ -102,6 +103,7 @@ def sqlite(home: Path, name: str) -> str:
 
 
 def free_port() -> int:
+    """A loopback port that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -118,7 +120,7 @@ def wait_until_listening(running: Running) -> None:
             time.sleep(0.002)
         else:
             return
-    msg = f"{running.process.args!r} does not listen; its log: {running.process.returncode}"
+    msg = f"{running.process.args!r} does not listen (exit code {running.process.poll()})"
     raise RuntimeError(msg)
 
 

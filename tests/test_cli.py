@@ -13,7 +13,7 @@ import click
 import pytest
 import simplejson
 from command import Ran, run
-from helpers import SECRET, VISITOR, DataFast, Way, captured, refunded, states
+from helpers import SECRET, VISITOR, DataFast, Way, arrival, captured, refunded, states
 from werkzeug.serving import make_server
 
 from relay import cli, provider, samples
@@ -426,6 +426,14 @@ def test_the_table_has_one_line_an_event_in_a_pipe(filled: Path) -> None:
     assert len(rows) == 4
     (dead,) = [row for row in rows if " dead " in row]
     assert "$.payload.payment.entity" in dead
+
+
+def test_a_reason_stands_in_the_table_as_it_is(filled: Path, store: Store) -> None:
+    reason = "missing_field: $[/v2/payments/tr_1].amount: [bold]text[/bold] is missing"
+    store.add(arrival("evt_marked", dead=reason))
+    ran = run("events", "list", "--config", filled, "--state", "dead")
+    assert ran.code == 0
+    assert reason in ran.out
 
 
 def test_no_events_are_no_error(file: Path) -> None:

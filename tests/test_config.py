@@ -509,6 +509,12 @@ def test_a_required_setting_of_the_provider_is_asked_for(tmp_path: Path) -> None
     ]
 
 
+def test_of_an_unknown_provider_no_setting_is_called_unknown(tmp_path: Path) -> None:
+    text = changed(("razorpay", "razorpya")) + "    charge_on: capture\n"
+    (told,) = mistakes(tmp_path, text)
+    assert told.startswith("line 6, sources.shop.provider: ")
+
+
 def test_a_setting_of_another_provider_is_unknown(tmp_path: Path) -> None:
     (told,) = mistakes(tmp_path, LEAST + "    charge_on: capture\n")
     assert told.startswith("line 10, sources.shop.charge_on: there is no setting 'charge_on'; ")

@@ -553,11 +553,13 @@ def test_after_days_without_a_key_a_failure_or_two_are_not_the_end(
 # Thin events
 
 
-def mollie(configure: Configure, standin: StandIn, **rest: Any) -> tuple[Config, Any]:
-    """A source for Mollie, whose API is stood in for."""
-    rehearsed = standin.rehearse(provider.load("mollie"))
+def mollie(
+    configure: Configure, standin: StandIn, name: str = "mollie", **rest: Any
+) -> tuple[Config, Any]:
+    """A source for Mollie (or another), whose API is stood in for."""
+    rehearsed = standin.rehearse(provider.load(name))
     block = {
-        "provider": "mollie",
+        "provider": name,
         "destination": "site",
         "secrets": list(rehearsed.rehearsal.secrets),
         **rehearsed.settings,
@@ -591,6 +593,20 @@ def test_a_thin_event_is_fetched_and_becomes_what_it_is(
         assert store.documents(child.id) != []
     (hint,) = [it for it in store.listed(Filter()) if it.parent is None]
     assert (hint.state, hint.reason) == (State.IGNORED, f"became_{len(wanted)}_events")
+
+
+def test_a_thin_event_that_stays_one_event_keeps_what_was_answered(
+    configure: Configure, store: Store, clock: Clock, sandbox: DataFast, standin: StandIn
+) -> None:
+    config, rehearsed = mollie(configure, standin, "gocardless")
+    (sample,) = [it for it in samples.of("gocardless") if it.name == "payments.confirmed"]
+    way = Way(config, store, clock, "thin")
+    way.send(rehearsed.sign(replace(sample.request, received_at=NOON)))
+    (event,) = store.listed(Filter())
+    assert (event.state, event.parent) == (State.DELIVERED, None)
+    recorded = [(it.path, it.body) for it in sample.documents]
+    assert [(it.path, it.body) for it in store.documents(event.id)] == recorded
+    assert sandbox.ids() == [event.transaction_id]
 
 
 def test_a_hint_that_comes_again_is_asked_again_and_recorded_once(

@@ -39,11 +39,18 @@ IN_2100 = 4_102_444_800_000_000
 PENDING, DELIVERED = list(State).index(State.PENDING), list(State).index(State.DELIVERED)
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Running]:
+@pytest.fixture(scope="module")
+def any_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A sandbox without a limit."""
-    with sandbox(tmp_path) as running:
+    with sandbox(tmp_path_factory.mktemp("site")) as running:
         yield running
+
+
+@pytest.fixture
+def site(any_site: Running) -> Running:
+    """The same, with nothing in it."""
+    assert requests.delete(f"{any_site.url}/sandbox", timeout=10).status_code == 200
+    return any_site
 
 
 @pytest.fixture
