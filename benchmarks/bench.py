@@ -372,7 +372,8 @@ def machine(plan: Plan) -> str:
     return (
         f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores ({platform.machine()}), "
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
-        f"PostgreSQL {version}; a 4 KiB fdatasync takes {_fdatasync(plan.home):.0f} us"
+        f"PostgreSQL {version}; a 4 KiB fdatasync takes {_fdatasync(plan.home):.0f} us; "
+        f"load before it began {os.getloadavg()[0]:.1f}"
     )
 
 

@@ -72,6 +72,7 @@ class Worker:
 
     def start_what_is_due(self, pool: ThreadPoolExecutor) -> datetime:
         """Hand what is due to the free threads; when to look again."""
+        self.store.bell.listen()  # before looking, so that nothing comes unheard in between
         free = self.config.worker.threads - self._busy
         now = datetime.now(UTC)
         again_at = now + LONGEST_SLEEP

@@ -603,6 +603,7 @@ def test_a_thin_event_that_stays_one_event_keeps_what_was_answered(
     way = Way(config, store, clock, "thin")
     way.send(rehearsed.sign(replace(sample.request, received_at=NOON)))
     (event,) = store.listed(Filter())
+    event = way.until_settled(event.event_id)
     assert (event.state, event.parent) == (State.DELIVERED, None)
     recorded = [(it.path, it.body) for it in sample.documents]
     assert [(it.path, it.body) for it in store.documents(event.id)] == recorded

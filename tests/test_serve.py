@@ -189,7 +189,11 @@ def test_all_processes_end_when_their_master_is_killed(tmp_path: Path, site: Run
         assert len(orphans) == 2
         running.process.kill()
         running.process.wait()
-        poll("they end", lambda: not any(is_alive(pid) for pid in orphans))
+        try:
+            poll("they end", lambda: not any(is_alive(pid) for pid in orphans))
+        finally:
+            for pid in filter(is_alive, orphans):
+                os.kill(pid, signal.SIGKILL)
 
 
 def is_alive(pid: int) -> bool:
@@ -298,18 +302,17 @@ def test_a_delivery_under_way_is_finished_before_it_stops(tmp_path: Path, site: 
     assert_recorded_once(site, sent)
 
 
-def test_a_destination_that_hangs_does_not_hold_up_the_stop_for_ever(
-    tmp_path: Path, site: Running
-) -> None:
+def test_a_destination_that_hangs_does_not_hold_up_the_stop_for_ever(tmp_path: Path) -> None:
     url = sqlite(tmp_path)
-    config = settings(free_port(), url, site.url, server={"drain_seconds": 1})
-    with relay(tmp_path, "serve", config) as running:
-        poll("one delivers", running.delivering)
-        fault(site, latency_ms=15_000)
-        (sent,) = send(running, 1)
-        poll("it is under way", lambda: leased(url) == 1)
-        running.stop()
-    assert states(url) == {sent.event_id: PENDING}
+    with sandbox(tmp_path) as site:  # its own: it records what hangs, sooner or later
+        config = settings(free_port(), url, site.url, server={"drain_seconds": 1})
+        with relay(tmp_path, "serve", config) as running:
+            poll("one delivers", running.delivering)
+            fault(site, latency_ms=15_000)
+            (sent,) = send(running, 1)
+            poll("it is under way", lambda: leased(url) == 1)
+            running.stop()
+        assert states(url) == {sent.event_id: PENDING}
 
 
 def test_a_broken_configuration_keeps_it_from_starting(tmp_path: Path) -> None:

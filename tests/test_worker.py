@@ -103,6 +103,34 @@ def test_an_idle_worker_takes_up_what_comes_without_looking_for_it(
         poll("it is recorded", lambda wanted=n + 1: len(sandbox.ids()) == wanted)
 
 
+def test_what_comes_between_looking_and_sleeping_is_not_overheard(
+    begin: Begin,
+    config: Config,
+    open_store: OpenStore,
+    sandbox: DataFast,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker, "LONGEST_SLEEP", FOREVER)
+    web = open_store()
+    came: list[datetime | None] = []
+
+    def prepare(it: Worker) -> None:
+        look = it.store.first_due
+
+        def look_and_let_something_come(gate: str = "") -> datetime | None:
+            found = look(gate)
+            if not gate and not came:
+                came.append(found)
+                accept(config, web)
+            return found
+
+        it.store.first_due = look_and_let_something_come  # type: ignore[method-assign]
+
+    begin(prepare=prepare)
+    poll("it is recorded", lambda: sandbox.ids() == ["pay_1"])
+    assert came == [None]
+
+
 def test_a_replay_wakes_it_too(
     begin: Begin,
     config: Config,
