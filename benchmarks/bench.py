@@ -3,8 +3,8 @@
 Real processes on loopback. A machine is noisy: what is compared is measured in turns, and the
 medians of the turns are shown. It prints, and judges nothing by its exit code.
 
-    python benchmarks/bench.py            all of it, about three minutes
-    python benchmarks/bench.py --quick    half a minute: coarse
+    python benchmarks/bench.py            all of it, about four minutes
+    python benchmarks/bench.py --quick    coarse, under a minute
     python benchmarks/bench.py --only accepts
 """
 
@@ -393,7 +393,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", action="append", choices=[*MEASUREMENTS], help="only this")
-    parser.add_argument("--quick", action="store_true", help="half a minute: coarse")
+    parser.add_argument("--quick", action="store_true", help="coarse, under a minute")
     chosen = parser.parse_args()
     console = Console()
     if not console.is_terminal:
@@ -405,7 +405,7 @@ def main() -> None:
         plan = (
             Plan(home, database, rounds=1, seconds=1.5, backlog=400)
             if chosen.quick
-            else Plan(home, database, rounds=3, seconds=4, backlog=2_000)
+            else Plan(home, database, rounds=3, seconds=3, backlog=2_000)
         )
         console.print(machine(plan))
         for name in chosen.only or MEASUREMENTS:

@@ -194,3 +194,39 @@ def test_under_stress_everybody_gets_what_is_theirs(desk: Desk) -> None:
     assert desk.names() == {name for name in names if isinstance(name, str)}
     assert desk.writer._waiting == []
     assert not desk.writer._led
+
+
+def test_a_connection_that_was_cut_meanwhile_costs_nobody_a_write(postgres: Any) -> None:
+    name = postgres.create(migrated=True)
+    writes, reads = open_engines(postgres.url(name))
+    desk = Desk(writes, reads)
+    desk.write("w1")
+    assert postgres.cut(name)
+    assert desk.write("w2") == "wrote w2"
+    assert desk.batches == [1, 1, 1]
+    assert desk.names() == {"w1", "w2"}
+    desk.writer.close()
+    writes.dispose()
+    reads.dispose()
+    postgres.drop(name)
+
+
+def test_a_commit_that_was_cut_off_is_not_repeated(postgres: Any) -> None:
+    name = postgres.create(migrated=True)
+    writes, reads = open_engines(postgres.url(name))
+    desk = Desk(writes, reads)
+    desk.write("w1")
+
+    def write_and_cut(connection: Connection, names: list[Any]) -> list[str]:
+        written = desk.insert(connection, names)
+        postgres.cut(name)
+        return written
+
+    with pytest.raises(StoreUnavailableError):
+        desk.writer.many(write_and_cut, "w2")
+    assert desk.batches == [1, 1]
+    assert desk.names() == {"w1"}
+    desk.writer.close()
+    writes.dispose()
+    reads.dispose()
+    postgres.drop(name)

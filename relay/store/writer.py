@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import (
     DatabaseError,
+    DBAPIError,
     InterfaceError,
     InternalError,
     OperationalError,
@@ -95,25 +96,22 @@ class Writer:
     def _lead(self, own: _Job) -> None:
         with self._lock:
             batch, self._waiting = self._waiting[:LARGEST_BATCH], self._waiting[LARGEST_BATCH:]
-        self._commit(batch)
-        for job in batch:
-            job.done = True
-        with self._lock:
-            successor = self._waiting[0] if self._waiting else None
-            self._led = successor is not None
-        for each in [*batch, successor]:
-            if each is not None and each is not own:
-                each.wake.release()
+        try:
+            self._commit(batch)
+        finally:  # even when the process is told to end: nobody may wait for ever
+            for job in batch:
+                job.done = True
+            with self._lock:
+                successor = self._waiting[0] if self._waiting else None
+                self._led = successor is not None
+            for each in [*batch, successor]:
+                if each is not None and each is not own:
+                    each.wake.release()
 
     def _commit(self, batch: list[_Job]) -> None:
         """All in one transaction; if one spoils it, each alone. A database that is gone fails all."""
         try:
-            connection = self._connected()
-            with connection.begin():
-                for group in _neighbours(batch):
-                    results = group[0].work(connection, [job.item for job in group])
-                    for job, result in zip(group, results, strict=True):
-                        job.result = result
+            self._run(batch)
             self._after_commit()
         except Exception as error:  # noqa: BLE001 - it is the callers who must get it
             self.close()
@@ -124,6 +122,25 @@ class Writer:
             else:
                 for job in batch:
                     self._commit([job])
+
+    def _run(self, batch: list[_Job]) -> None:
+        """One transaction. A connection that was cut since its last use is no reason to fail."""
+        kept = self._connection is not None
+        asked = False
+        try:
+            connection = self._connected()
+            with connection.begin():
+                for group in _neighbours(batch):
+                    results = group[0].work(connection, [job.item for job in group])
+                    for job, result in zip(group, results, strict=True):
+                        job.result = result
+                asked = True
+        except DBAPIError as error:
+            # After the commit was asked for, nobody knows whether it was done.
+            if asked or not (kept and error.connection_invalidated):
+                raise
+            self.close()
+            self._run(batch)
 
 
 def _each(connection: Connection, works: list[Callable[[Connection], Any]]) -> list[Any]:
