@@ -27,6 +27,9 @@ log = logging.getLogger("relay.worker")
 LONGEST_SLEEP = timedelta(seconds=1)
 LATER = datetime.max.replace(tzinfo=UTC)
 BEAT_EVERY_S = 5.0
+# So many deliveries are claimed for each thread, one under way and the others at hand: claiming
+# costs about the same for one as for ten.
+AHEAD = 4
 
 
 class Worker:
@@ -73,10 +76,11 @@ class Worker:
     def start_what_is_due(self, pool: ThreadPoolExecutor) -> datetime:
         """Hand what is due to the free threads; when to look again."""
         self.store.bell.listen()  # before looking, so that nothing comes unheard in between
-        free = self.config.worker.threads - self._busy
+        threads = self.config.worker.threads
+        free = threads * AHEAD - self._busy
         now = datetime.now(UTC)
         again_at = now + LONGEST_SLEEP
-        if free <= 0:
+        if free < threads * AHEAD // 2:
             return again_at
         for gate, rate in self.gates.items():
             free -= self.submit(pool, self.claim_ready(gate, rate, now, free))
@@ -103,13 +107,17 @@ class Worker:
         for delivery in claimed:
             with self._count:
                 self._busy += 1
-            pool.submit(self.deliver, delivery)
+            pool.submit(self.deliver, delivery, time.monotonic())
         return len(claimed)
 
-    def deliver(self, delivery: Delivery) -> None:
+    def deliver(self, delivery: Delivery, claimed_at: float) -> None:
         """One delivery, whatever comes. What breaks here is tried again when its lease is over."""
         started = time.perf_counter()
         try:
+            held = timedelta(seconds=time.monotonic() - claimed_at)
+            if self._stopping.is_set() or held > self.lease / 2:  # too late to begin with it
+                self.store.give_back(delivery, datetime.now(UTC))
+                return
             source = self.config.sources.get(delivery.source)
             if source is None:
                 reason = "unknown_source: put the source back into the configuration, then replay"

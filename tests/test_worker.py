@@ -205,9 +205,20 @@ def test_stopping_finishes_what_is_under_way_and_begins_nothing(
 ) -> None:
     config = configure(worker={"threads": threads})
     sandbox.fail(latency_ms=400)
-    running = begin(config)
+    sending = threading.Event()
+
+    def prepare(it: Worker) -> None:
+        send = it.courier.forwarder.send
+
+        def say_and_send(*arguments: Any) -> Any:
+            sending.set()
+            return send(*arguments)
+
+        it.courier.forwarder.send = say_and_send  # type: ignore[method-assign]
+
+    running = begin(config, prepare)
     accept(config, store, *(f"pay_{n}" for n in range(4)))
-    poll("something is under way", lambda: running.worker._busy)
+    assert sending.wait(30)
     running.stop()
     found = Counter(it.state for it in store.listed(Filter()))
     assert found[State.DELIVERED] == len(sandbox.ids()) >= 1
@@ -219,6 +230,22 @@ def test_stopping_finishes_what_is_under_way_and_begins_nothing(
     begin(config)
     poll("the rest is delivered", lambda: settled(store))
     assert sorted(sandbox.ids()) == [f"pay_{n}" for n in range(4)]
+
+
+def test_what_waited_too_long_for_a_thread_is_given_back_before_its_lease_ends(
+    begin: Begin, configure: Callable[..., Config], store: Store, sandbox: DataFast
+) -> None:
+    config = configure(worker={"threads": 1})
+    sandbox.fail(latency_ms=300)
+
+    def prepare(it: Worker) -> None:
+        it.lease = timedelta(milliseconds=800)
+
+    accept(config, store, *(f"pay_{n}" for n in range(4)))
+    begin(config, prepare)
+    poll("all are settled", lambda: settled(store))
+    assert sorted(sandbox.ids()) == [f"pay_{n}" for n in range(4)]
+    assert sandbox.posts() == 4
 
 
 def test_a_worker_that_is_stopped_before_it_begins_does_nothing(

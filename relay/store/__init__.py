@@ -87,6 +87,10 @@ class Store:
         """See queue.wait_for_slot."""
         self._writer.one(lambda connection: queue.wait_for_slot(connection, delivery, gate, now))
 
+    def give_back(self, delivery: Delivery, now: datetime) -> None:
+        """See queue.give_back."""
+        self._writer.one(lambda connection: queue.give_back(connection, delivery, now))
+
     def expand(
         self,
         delivery: Delivery,

@@ -183,8 +183,6 @@ def settle(
     """Write down what happened and what follows. False if the lease was lost meanwhile."""
     values: dict[str, Any] = dict(notes or {})
     if attempt is not None:
-        connection.execute(_ADD_ATTEMPT, {"event": delivery.id, **_history(attempt)})
-        _note_gate(connection, key, attempt.outcome.result, decision, now)
         values["attempt"] = delivery.attempt + 1
     pending = decision.state is State.PENDING
     values |= {
@@ -201,7 +199,17 @@ def settle(
         values["failures"] = delivery.failures + (1 if decision.counts else 0)
         if decision.counts and not delivery.failures:
             values["first_due_at"] = now  # waiting for a slot, a key or an original is no failure
-    return _change(connection, delivery, values)
+    kept = _change(connection, delivery, values)
+    if attempt is not None:
+        connection.execute(_ADD_ATTEMPT, {"event": delivery.id, **_history(attempt)})
+        # After the event's row, as in `claim_ready`: two who lock in one order never deadlock.
+        _note_gate(connection, key, attempt.outcome.result, decision, now)
+    return kept
+
+
+def give_back(connection: Connection, delivery: Delivery, now: datetime) -> None:
+    """The delivery was claimed and not begun: it is due again at once, for anybody."""
+    _change(connection, delivery, {"due_at": now, "lease": None})
 
 
 def expand(
