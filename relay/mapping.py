@@ -7,6 +7,7 @@ replay.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from dataclasses import fields as fields_of
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from marshmallow import Schema, ValidationError, fields, validate
 
 from relay import visitor
 from relay.errors import PayloadError, RelayError
-from relay.model import Event, Ignored, Kind, Payment, Received, Recurrence
+from relay.model import TAKES_BACK, Event, Ignored, Kind, Payment, Received, Recurrence
 from relay.provider import Api, Provider
 
 T = TypeVar("T")
@@ -128,8 +129,11 @@ def payment(provider: Provider, event: Event, currency: str | None = None) -> Pa
     if found.kind is Kind.TRIAL:
         found = replace(found, amount=Decimal(0), recurrence=None, currency=found.currency or "USD")
     elif found.amount == 0:
-        return Ignored("zero_amount")
-    if not (found.currency or currency):
+        return zero(found)
+    if found.amount is None and (found.kind not in TAKES_BACK or found.original_id is None):
+        msg = "only a refund or dispute of a known payment can be of all that is left"
+        raise PayloadError("missing_amount", event.data.path, msg)
+    if not (found.currency or currency or found.amount is None):
         msg = f"{provider.title} names no currency; set `currency` of this source"
         raise PayloadError("missing_currency", event.data.path, msg)
     _check("the payment's id", found.transaction_id, event)
@@ -137,6 +141,12 @@ def payment(provider: Provider, event: Event, currency: str | None = None) -> Pa
     if len(found.currency or "") > 3:
         raise PayloadError("bad_currency", event.data.path, "the currency is no code of ISO 4217")
     return replace(found, currency=found.currency or currency)
+
+
+def zero(payment: Payment) -> Ignored:
+    """Nothing was paid. DataFast would take it for a free trial."""
+    known = {it.name: getattr(payment, it.name) for it in fields_of(Ignored) if it.name != "reason"}
+    return Ignored("zero_amount", **known)
 
 
 def body(payment: Payment, transaction_id: str | None = None) -> Body:
@@ -154,7 +164,7 @@ def body(payment: Payment, transaction_id: str | None = None) -> Body:
         "name": payment.name,
         "customer_id": payment.customer_id,
         "renewal": payment.recurrence is Recurrence.RENEWAL or None,
-        "refunded": payment.kind in {Kind.REFUND, Kind.DISPUTE} or None,
+        "refunded": payment.kind in TAKES_BACK or None,
         "is_free_trial": payment.kind is Kind.TRIAL or None,
         "timestamp": iso(payment.occurred_at),
     }

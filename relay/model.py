@@ -91,12 +91,19 @@ class Document:
 
 
 class Kind(StrEnum):
-    """What a movement of money is."""
+    """What a movement of money is.
+
+    REINSTATED is what was taken back and returns to the seller: a dispute won, a refund that failed.
+    """
 
     CHARGE = "charge"
     REFUND = "refund"
     TRIAL = "trial"
     DISPUTE = "dispute"
+    REINSTATED = "reinstated"
+
+
+TAKES_BACK = frozenset({Kind.REFUND, Kind.DISPUTE})
 
 
 class Recurrence(StrEnum):
@@ -109,35 +116,56 @@ class Recurrence(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Payment:
-    """One movement of money, as the provider means it; the same shape for all providers.
+class About:
+    """Whom an event is about, as the provider has it; None where the provider does not say.
 
-    `transaction_id` is the id of this movement (a charge's, or the refund's own), never of a
-    subscription, and the same for two events that tell of one movement. `original_id`, for a
-    refund or dispute, is the `transaction_id` of the charge that is taken back, None when the
-    provider does not say. `amount` is never negative, in the currency the customer was charged.
+    `subscribed_at` is when the subscription, or its paid time after a trial, began. `reference` is
+    what the owner's site itself handed to the checkout (an order's or user's id).
     """
 
-    kind: Kind
-    transaction_id: str
-    amount: Decimal
-    currency: str | None
-    occurred_at: datetime
-    recurrence: Recurrence | None = None
-    original_id: str | None = None
     subscription_id: str | None = None
+    subscribed_at: datetime | None = None
     customer_id: str | None = None
     email: str | None = None
     name: str | None = None
     visitor_id: str | None = None
+    reference: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Payment(About):
+    """One movement of money, as the provider means it; the same shape for all providers.
+
+    `transaction_id` is the id of this movement (a charge's, or the refund's own), never of a
+    subscription, and the same for two events that tell of one movement. `original_id`, for money
+    that is taken back or reinstated, is the `transaction_id` of the charge, None when the provider
+    does not say. `amount` is never negative, in the currency the customer was charged; None, for
+    money that is taken back, is all that is left of the original. `cumulative` says that it is all
+    that was taken back of the original so far, not this movement alone.
+    """
+
+    kind: Kind
+    transaction_id: str
+    amount: Decimal | None
+    currency: str | None
+    occurred_at: datetime
+    recurrence: Recurrence | None = None
+    original_id: str | None = None
+    cumulative: bool = False
     test: bool = False
 
 
-@dataclass(frozen=True)
-class Ignored:
-    """Nothing to tell DataFast, and why: a slug such as `no_money_moved`."""
+@dataclass(frozen=True, kw_only=True)
+class Ignored(About):
+    """Nothing to tell DataFast, and why: a slug such as `no_money_moved`.
 
-    reason: str
+    What such an event knows of the customer is remembered for the payments that know less.
+    """
+
+    reason: str = field(kw_only=False)
+    transaction_id: str | None = None
+    occurred_at: datetime | None = None
+    test: bool = False
 
 
 class Lane(StrEnum):

@@ -5,12 +5,22 @@ must become.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from relay import fetch, mapping
 from relay.errors import PayloadError
-from relay.model import Document, Event, Ignored, Payment, Received
+from relay.model import About, Document, Event, Ignored, Payment, Received
 from relay.provider import Provider
+
+# What the ledger reads besides, shown where there is any.
+_SELDOM = ("subscribed_at", "reference", "cumulative")
+_ABOUT = tuple(field.name for field in fields(About))
+
+# Stands in for what only the ledger knows.
+_ALL_THAT_IS_LEFT: dict[str, Any] = {"amount": Decimal(0), "currency": "XXX"}
 
 
 def preview(
@@ -33,7 +43,8 @@ def preview(
         for event in mapping.complete(provider, hint, api):
             payment = mapping.payment(provider, event, currency)
             if isinstance(payment, Ignored):
-                result["ignored"].append(_head(event) | {"reason": payment.reason})
+                told = _told(payment, "transaction_id", *_ABOUT)
+                result["ignored"].append(_head(event) | {"reason": payment.reason} | told)
             else:
                 result["payments"].append(_head(event) | _payment(payment))
     return result
@@ -43,8 +54,20 @@ def _head(event: Event) -> dict[str, Any]:
     return {"event_id": event.id, "event_type": event.type}
 
 
+def _told(it: Payment | Ignored, *names: str) -> dict[str, Any]:
+    """Those of the fields that say something, as JSON."""
+    values = {name: getattr(it, name) for name in names if getattr(it, name)}
+    return {
+        name: mapping.iso(value) if isinstance(value, datetime) else value
+        for name, value in values.items()
+    }
+
+
 def _payment(payment: Payment) -> dict[str, Any]:
-    body = mapping.body(payment)
+    known = payment if payment.amount is not None else replace(payment, **_ALL_THAT_IS_LEFT)
+    body = mapping.body(known)
+    if known is not payment:
+        body.fields.update(amount=None, currency=payment.currency)
     shown = {
         "kind": payment.kind.value,
         "recurrence": payment.recurrence.value if payment.recurrence else None,
@@ -53,7 +76,7 @@ def _payment(payment: Payment) -> dict[str, Any]:
         "subscription_id": payment.subscription_id,
         "test": payment.test,
         "datafast": body.fields,
-    }
+    } | _told(payment, *_SELDOM)
     if body.left_out:
         shown["left_out"] = body.left_out
     return shown

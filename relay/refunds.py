@@ -15,7 +15,7 @@ from decimal import Decimal
 
 from relay.config import Source
 from relay.mapping import Body
-from relay.model import Decision, Delivery, Kind, Lane, Payment, Result, State
+from relay.model import TAKES_BACK, Decision, Delivery, Lane, Payment, Result, State
 from relay.store import AnyRow, Store
 
 SWALLOWED = "refund_swallowed"
@@ -24,7 +24,6 @@ WAITS = "waits_for_original"
 SHORTEST_WAIT = timedelta(seconds=1)
 LONGEST_WAIT = timedelta(minutes=5)
 
-_TAKES_BACK = {Kind.REFUND, Kind.DISPUTE}
 _MAY_HAVE_COUNTED = {Result.REFUNDED, Result.UNAVAILABLE, Result.UNKNOWN}
 
 
@@ -33,7 +32,7 @@ def posted_as(
 ) -> str | Decision:
     """The `transaction_id` to post this payment under; or a Decision to wait for its original."""
     policy, original = source.destination.refunds, payment.original_id
-    if payment.kind not in _TAKES_BACK or original is None or policy == "refund_id":
+    if payment.kind not in TAKES_BACK or original is None or policy == "refund_id":
         return payment.transaction_id
     if delivery.reason == SWALLOWED:
         return payment.transaction_id

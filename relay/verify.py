@@ -148,6 +148,29 @@ class StandardWebhooks(Signature):
 
 
 @dataclass(frozen=True)
+class StaticToken(Signature):
+    """For providers that send the secret itself, in a header, with every request."""
+
+    header: str
+    prefix: str = ""
+    covers_body = False
+
+    @property
+    def summary(self) -> str:  # type: ignore[override]
+        """For tables: `static token in Authorization`."""
+        return f"static token in {self.header}"
+
+    def verify(self, request: Received, trust: Trust) -> None:
+        """See Signature. Raises missing_header, malformed_header, bad_signature."""
+        claimed = header(request, self.header)
+        matches([claimed], (self.prefix + secret for secret in trust.secrets))
+
+    def sign(self, request: Received, trust: Trust) -> Received:
+        """See Signature."""
+        return with_header(request, self.header, self.prefix + trust.secrets[0])
+
+
+@dataclass(frozen=True)
 class UrlSecret(Signature):
     """For providers that sign nothing: an unguessable last part of the source's URL."""
 

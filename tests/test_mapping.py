@@ -241,7 +241,21 @@ def test_a_mapper_may_find_nothing_to_tell() -> None:
 
 
 def test_an_amount_of_zero_is_no_payment() -> None:
-    assert mapping.payment(paid(amount=Decimal("0.00")), EVENT) == Ignored("zero_amount")
+    found = mapping.payment(paid(amount=Decimal("0.00"), visitor_id=VISITOR), EVENT)
+    assert isinstance(found, Ignored)
+    assert found.reason == "zero_amount"
+    assert found.visitor_id == VISITOR  # what it knows of the customer may serve another payment
+
+
+def test_an_amount_that_is_not_told_is_for_refunds_of_a_known_payment_only() -> None:
+    refund = {"kind": Kind.REFUND, "amount": None, "currency": None, "recurrence": None}
+    found = mapping.payment(paid(**refund, original_id="pay_1"), EVENT)
+    assert isinstance(found, Payment)
+    assert found.amount is None
+    for wrong in (refund, {"amount": None}):
+        with pytest.raises(PayloadError) as caught:
+            mapping.payment(paid(**wrong), EVENT)
+        assert caught.value.reason == "missing_amount"
 
 
 def test_a_trial_is_free_and_has_a_currency() -> None:

@@ -16,7 +16,7 @@ from standardwebhooks import Webhook
 from relay import verify
 from relay.errors import VerificationError
 from relay.model import Headers, Received, Trust
-from relay.verify import BodyHmac, Signature, StandardWebhooks, UrlSecret
+from relay.verify import BodyHmac, Signature, StandardWebhooks, StaticToken, UrlSecret
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
@@ -409,3 +409,18 @@ def test_no_refusal_repeats_a_secret_or_a_signature() -> None:
     assert not [
         it for it in messages if "hush" in it or (signed.headers.get("x-signature") or "-") in it
     ]
+
+
+TOKENS = [StaticToken("X-Token"), StaticToken("Authorization", prefix="Bearer ")]
+
+
+@pytest.mark.parametrize("scheme", TOKENS, ids=lambda it: it.header)
+def test_a_static_token_is_good_whole_and_while_it_is_rotated(scheme: StaticToken) -> None:
+    sent = scheme.sign(received(), trust("old token"))
+    assert is_good(scheme, sent, trust("old token"))
+    assert is_good(scheme, sent, trust("new token", "old token"))
+    assert refusal(scheme, sent, trust("new token")) == "bad_signature"
+    assert refusal(scheme, received(), trust("old token")) == "missing_header"
+    for wrong in ("old toke", "old tokenn", "OLD TOKEN", "old token, old token", "é"):
+        forged = received(b"{}", (scheme.header, scheme.prefix + wrong))
+        assert refusal(scheme, forged, trust("old token")) == "bad_signature"
