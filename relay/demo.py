@@ -128,6 +128,7 @@ def write_config(home: Path, sources: list[Source], sandbox_url: str, relay_url:
             each.name: {
                 "provider": each.rehearsed.provider.name,
                 "destination": "sandbox",
+                "hold_seconds": 0,  # each sample stands alone: nothing more will come
                 "secrets": list(each.rehearsed.rehearsal.secrets),
                 **({"currency": each.currency} if each.currency else {}),
                 **each.settings,

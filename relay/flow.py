@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from relay import fetch, ledger, mapping, refunds, settle
 from relay.config import Source
@@ -25,6 +26,7 @@ from relay.model import (
     Ignored,
     Payment,
     Received,
+    Result,
     State,
     Trust,
 )
@@ -106,19 +108,20 @@ class Courier:
             event = self.read(delivery, source)
             if isinstance(event, Expansion):
                 return self.expand(delivery, event)
-            payment = mapping.payment(source.provider, event, source.currency)
-            payment = ledger.consider(self.store, source, delivery, payment)
-            if isinstance(payment, Ignored):
-                return self.settle(delivery, Decision(State.IGNORED, payment.reason))
+            meaning = mapping.payment(source.provider, event, source.currency)
+            verdict = ledger.consider(self.store, source, delivery, meaning, self.now())
+            payment, notes = verdict.result, verdict.notes
+            if not isinstance(payment, Payment):
+                return self.stop(delivery, payment, notes)
             id = refunds.posted_as(self.store, source, delivery, payment, self.now())
             if isinstance(id, Decision):
-                return self.settle(delivery, id)
+                return self.settle(delivery, id, notes=notes)
             body = mapping.body(payment, id)
         except PayloadError as error:
             return self.settle(delivery, Decision(State.DEAD, f"{error.reason}: {error.message}"))
         except FetchError as error:
             return self.settle(delivery, self.after(error, delivery))
-        return self.forward(delivery, source, payment, body)
+        return self.forward(delivery, source, payment, body, notes)
 
     def read(self, delivery: Delivery, source: Source) -> Event | Expansion:
         """The delivery's event, complete; or the events that it turns out to be.
@@ -159,22 +162,40 @@ class Courier:
         count = len(found.events)
         return self.settle(delivery, Decision(State.IGNORED, f"became_{count}_events"), added)
 
-    def forward(self, delivery: Delivery, source: Source, payment: Payment, body: Body) -> Step:
-        """Pace, forward, settle."""
+    def forward(
+        self,
+        delivery: Delivery,
+        source: Source,
+        payment: Payment,
+        body: Body,
+        notes: dict[str, Any],
+    ) -> Step:
+        """Pace, forward, settle. A repair first deletes, and comes again for the post."""
         destination = source.destination
         gate, rate = destination.gate, destination.rate_limit
         if not delivery.has_slot and not self.store.take_slot(gate, rate, self.now()):
             self.store.wait_for_slot(delivery, gate, self.now())
             return Step(Decision(State.PENDING, "waits_for_slot"))
         started_at = self.now()
-        outcome = self.forwarder.send(destination, body, started_at)
+        id = body.fields["transaction_id"]
+        if delivery.withdraws:
+            outcome = self.forwarder.withdraw(destination, id, started_at)
+            sent = f"DELETE {id}"
+        else:
+            outcome = self.forwarder.send(destination, body, started_at)
+            sent = body.json
         ended_at = self.now()
-        attempt = Attempt(started_at, ended_at - started_at, body.json, outcome)
+        attempt = Attempt(started_at, ended_at - started_at, sent, outcome)
         decision = settle.decide(outcome, delivery, ended_at, random.random())  # noqa: S311
-        decision = refunds.reconsider(self.store, source, delivery, payment, body, decision)
-        notes = {
+        if outcome.result is Result.WITHDRAWN:
+            self.store.withdrawn(source.name, id, ended_at)
+            notes["withdraws"] = False
+        elif not delivery.withdraws:
+            decision = refunds.reconsider(self.store, source, delivery, payment, body, decision)
+        notes |= {
             "kind": payment.kind,
             "transaction_id": payment.transaction_id,
+            "posted_as": id,
             "mark": "; ".join(f"{name} left out: {why}" for name, why in body.left_out.items())
             or None,
         }
@@ -183,9 +204,21 @@ class Courier:
         )
         return Step(decision, attempt, kept=kept)
 
-    def settle(self, delivery: Delivery, decision: Decision, added: int = 0) -> Step:
+    def stop(self, delivery: Delivery, result: Ignored | Decision, notes: dict[str, Any]) -> Step:
+        """It is nothing for DataFast; or waits, which the ledger has written down already."""
+        if isinstance(result, Decision):
+            return Step(result)
+        return self.settle(delivery, Decision(State.IGNORED, result.reason), notes=notes)
+
+    def settle(
+        self,
+        delivery: Delivery,
+        decision: Decision,
+        added: int = 0,
+        notes: dict[str, Any] | None = None,
+    ) -> Step:
         """Nothing was posted: write down why."""
-        kept = self.store.settle(delivery, decision, self.now())
+        kept = self.store.settle(delivery, decision, self.now(), notes=notes)
         return Step(decision, added=added, kept=kept)
 
     def after(self, error: FetchError, delivery: Delivery) -> Decision:

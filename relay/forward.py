@@ -7,7 +7,7 @@ seen. Sources: https://datafa.st/docs/api/website/payments and docs/datafast.md.
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
@@ -37,23 +37,47 @@ class Forwarder:
 
     def send(self, destination: Destination, body: Body, now: datetime) -> Outcome:
         """Post one payment. `now` is only used to read what the answer says about time."""
+        id = body.fields["transaction_id"]
+        return self._ask(
+            "POST",
+            destination,
+            lambda status, text, headers: classify(status, text, headers, id, now),
+            body.json,
+        )
+
+    def withdraw(self, destination: Destination, transaction_id: str, now: datetime) -> Outcome:
+        """Delete what DataFast holds under this id, so that it can be posted anew."""
+        return self._ask(
+            "DELETE",
+            destination,
+            lambda status, text, headers: classify_deletion(status, text, headers, now),
+            transaction_id=transaction_id,
+        )
+
+    def _ask(
+        self,
+        method: str,
+        destination: Destination,
+        read: Callable[[int, str, Mapping[str, str]], Outcome],
+        body: str = "",
+        **params: str,
+    ) -> Outcome:
+        if destination.website_id:
+            params["websiteId"] = destination.website_id
         try:
-            response = self.session.post(
+            response = self.session.request(
+                method,
                 destination.base_url + PATH,
-                data=body.json.encode(),
-                params={"websiteId": destination.website_id} if destination.website_id else None,
+                data=body.encode(),
+                params=params,
                 headers={"Authorization": f"Bearer {destination.api_key}"},
                 timeout=(destination.connect_timeout, destination.read_timeout),
                 allow_redirects=False,
             )
         except requests.RequestException as error:
             return Outcome(Result.UNAVAILABLE, _said(error))
-        return classify(
-            response.status_code,
-            response.content.decode(errors="replace"),
-            response.headers,
-            body.fields["transaction_id"],
-            now,
+        return read(
+            response.status_code, response.content.decode(errors="replace"), response.headers
         )
 
     @property
@@ -82,6 +106,15 @@ def classify(
         retry_time(headers, now) if result in {Result.THROTTLED, Result.UNAVAILABLE} else None
     )
     return Outcome(result, shown, status, _storable(text), retry_at)
+
+
+def classify_deletion(status: int, text: str, headers: Mapping[str, str], now: datetime) -> Outcome:
+    """Read the answer to a deletion. What is not there any more is as good as deleted."""
+    if status not in {200, 404}:
+        return classify(status, text, headers, "", now)
+    message, _ = _read(text)
+    shown = _storable(message) or f"HTTP {status}"
+    return Outcome(Result.WITHDRAWN, shown, status, _storable(text))
 
 
 def _result(status: int, message: str, answered_id: str | None, transaction_id: str) -> Result:

@@ -1,25 +1,483 @@
 """Meaning that needs memory: what one event alone cannot tell.
 
-Every movement of money is told to DataFast once, however many events tell of it. (First or
-renewal, the visitor and the original of a refund are decided here as well, as the ledger learns
-them.)
+What events tell (facts) is kept, one row an event; what is sent is judged from all the facts about
+it, so that neither the order of arrival nor repetitions matter:
+
+- one movement of money is sent once, however many events tell of it, with what all of them know;
+- a subscription's first paid charge is new revenue, later ones are renewals, by the provider's time;
+- money that is taken back or returns is held against its original;
+- the visitor, and who the customer is, follow from payment to payment.
+
+What may still come (a first charge, a refund's original) is waited for, for as long as the source's
+`hold_seconds`. What turns out otherwise after it was sent is marked for `relay repair`.
 """
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
 from relay.config import Source
-from relay.model import Delivery, Ignored, Kind, Payment
-from relay.store import Store
+from relay.model import (
+    TAKES_BACK,
+    About,
+    Decision,
+    Delivery,
+    Evidence,
+    Ignored,
+    Kind,
+    Payment,
+    Recurrence,
+    State,
+)
+from relay.store import AnyRow, Memory, Scope, Store
+
+WAITS_FOR_FIRST = "waits_for_first_charge"
+WAITS_FOR_ORIGINAL = "waits_for_original"
+WAITS_FOR_LOSS = "waits_for_refund_or_dispute"
+HELD = (WAITS_FOR_FIRST, WAITS_FOR_ORIGINAL, WAITS_FOR_LOSS)
+
+# A charge this soon after its subscription began is the first one. A longer gap may hide others.
+AT_ONCE = timedelta(days=1)
+# A visit that was seen after the payment is the payment's own only if it is the same checkout.
+SAME_CHECKOUT = timedelta(hours=1)
+
+_SPEAKS = {State.PENDING, State.DELIVERED}
+_LONGEST = 255
+_SUREST = (Recurrence.FIRST, Recurrence.RENEWAL, Recurrence.UNKNOWN, Recurrence.ONE_TIME)
+_INHERITED = ("visitor_id", "email", "name", "customer_id")
+_WHO = {
+    "transaction_id": "payment",
+    "original_id": "payment",
+    "reference": "reference",
+    "subscription_id": "subscription",
+    "customer_id": "customer",
+    "email_key": "e-mail address",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of an event, and why. A Decision is final, and written down already."""
+
+    result: Payment | Ignored | Decision
+    evidence: list[Evidence] = field(default_factory=list)
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """For the event's row."""
+        return {"evidence": [it.as_json() for it in self.evidence]}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One event before the ledger, which is its own while it is judged."""
+
+    memory: Memory
+    source: Source
+    delivery: Delivery
+    now: datetime
+    first_day: datetime
+
+    @property
+    def held_until(self) -> datetime:
+        """Until when it may wait for what it needs to know."""
+        return self.delivery.request.received_at + timedelta(seconds=self.source.hold_seconds)
 
 
 def consider(
-    store: Store, source: Source, delivery: Delivery, payment: Payment | Ignored
-) -> Payment | Ignored:
-    """The payment as it shall be forwarded; or Ignored, and why."""
-    if isinstance(payment, Ignored):
-        return payment
-    if payment.test and source.test_events == "ignore":
-        return Ignored("test_event")
-    if payment.kind is Kind.DISPUTE and source.disputes == "ignore":
-        return Ignored("dispute")
-    if not store.tell(delivery, payment):
-        return Ignored("already_told")
-    return payment
+    store: Store, source: Source, delivery: Delivery, meaning: Payment | Ignored, now: datetime
+) -> Verdict:
+    """Learn from the event; the payment as it shall be forwarded, or Ignored, or to wait, and why."""
+    if isinstance(meaning, Ignored) and not any(_about(meaning).values()):
+        return Verdict(meaning)
+    if meaning.test and source.test_events == "ignore":
+        # What a test says must not be taken for a real customer's.
+        return Verdict(meaning if isinstance(meaning, Ignored) else Ignored("test_event"))
+    if (
+        isinstance(meaning, Payment)
+        and meaning.kind is Kind.DISPUTE
+        and source.disputes == "ignore"
+    ):
+        return Verdict(Ignored("dispute"))
+    first_day = store.first_day(source.name) or now
+    return store.remember(
+        source.name,
+        source.destination.name,
+        lambda memory: judge(Case(memory, source, delivery, now, first_day), meaning),
+    )
+
+
+def judge(case: Case, meaning: Payment | Ignored) -> Verdict:
+    """The whole of the ledger, in the order in which it thinks."""
+    telling = _telling(meaning, case.delivery.request.received_at)
+    case.memory.note(case.delivery.id, telling)
+    if isinstance(meaning, Ignored):
+        spread(case, telling)
+        return Verdict(meaning)
+    teller = case.memory.movement(meaning.kind, meaning.transaction_id)
+    if teller and teller.event != case.delivery.id and teller.state in _SPEAKS:
+        spread(case, telling)
+        return Verdict(Ignored("already_told"), [_told_by(teller)])
+    payment, evidence = identify(case, merge(case, meaning))
+    verdict = DECIDE[payment.kind](case, payment)
+    verdict = Verdict(verdict.result, [*verdict.evidence, *evidence])
+    if isinstance(verdict.result, Decision):
+        case.memory.hold(case.delivery, verdict.result, case.now, verdict.notes)
+    elif isinstance(verdict.result, Payment):
+        case.memory.claim(case.delivery, _movement(verdict.result))
+    spread(case, telling)
+    return verdict
+
+
+# One movement, told by several
+
+
+def merge(case: Case, payment: Payment) -> Payment:
+    """The payment with what other events told of the very same movement."""
+    told = case.memory.told(payment.kind, payment.transaction_id)
+    known = {name: value for row in told for name, value in _columns(row).items()}
+    missing: dict[str, Any] = {
+        name: known.get(name) for name, value in _about(payment).items() if value is None
+    }
+    missing["original_id"] = payment.original_id or known.get("original_id")
+    return replace(payment, **missing, recurrence=surest([row.recurrence for row in told]))
+
+
+def surest(said: Sequence[str | None]) -> Recurrence | None:
+    """Who knows the place in the subscription outdoes who does not, and that who knows of none."""
+    return next((it for it in _SUREST if it in said), None)
+
+
+# Charges and trials: first or renewal
+
+
+def charge(case: Case, payment: Payment) -> Verdict:
+    """New revenue or a renewal; or wait for what may tell."""
+    found, why = recurrence(case, payment)
+    if found is None and case.now < case.held_until:
+        return Verdict(_wait(case, WAITS_FOR_FIRST), [why])
+    return Verdict(replace(payment, recurrence=found or Recurrence.FIRST), [why])
+
+
+def recurrence(case: Case, payment: Payment) -> tuple[Recurrence | None, Evidence]:
+    """By the surest evidence there is; None if an earlier charge may still turn up."""
+    told, subscription = payment.recurrence, payment.subscription_id
+    if told in {None, Recurrence.ONE_TIME}:
+        return Recurrence.ONE_TIME, Evidence("new", "it belongs to no subscription")
+    if told is Recurrence.FIRST:
+        return told, Evidence("new", f"{case.source.provider.title} says that it is the first")
+    if subscription is not None:
+        return _in_subscription(case, payment, subscription)
+    if told is Recurrence.RENEWAL:
+        return told, Evidence("renewal", f"{case.source.provider.title} says so")
+    return None, Evidence("new", "nothing says that it is a renewal")
+
+
+def _in_subscription(
+    case: Case, payment: Payment, subscription: str
+) -> tuple[Recurrence | None, Evidence]:
+    """By what is known of the subscription before this charge."""
+    before = case.memory.charge_before(subscription, payment.occurred_at, payment.transaction_id)
+    if before is not None:
+        paid = f"the subscription {subscription} had a paid charge on {_day(before.occurred_at)}"
+        return Recurrence.RENEWAL, Evidence("renewal", paid, before.event)
+    trial = case.memory.trial(subscription)
+    if trial is not None and trial.occurred_at <= payment.occurred_at:
+        since = f"the first paid charge after the trial that began on {_day(trial.occurred_at)}"
+        return None, Evidence("new", since, trial.event)
+    if payment.recurrence is Recurrence.RENEWAL:
+        says_so = Evidence("renewal", f"{case.source.provider.title} says so")
+        return Recurrence.RENEWAL, says_so
+    return _by_its_age(case, payment, subscription)
+
+
+def _by_its_age(
+    case: Case, payment: Payment, subscription: str
+) -> tuple[Recurrence | None, Evidence]:
+    """No earlier charge is known: did the relay see the subscription from its beginning?"""
+    began, opening = case.memory.beginning(subscription)
+    if began is not None and payment.occurred_at - began >= AT_ONCE and began < case.first_day:
+        inferred = (
+            f"inferred: the subscription {subscription} began on {_day(began)}, before the relay's "
+            f"first day with this source, {_day(case.first_day)}"
+        )
+        return Recurrence.RENEWAL, Evidence("renewal", inferred)
+    if began is None and opening is not None:
+        began = opening.occurred_at
+    if began is not None and abs(payment.occurred_at - began) < AT_ONCE:
+        return Recurrence.FIRST, Evidence("new", f"the subscription began on {_day(began)}")
+    return None, Evidence("new", f"no earlier charge of the subscription {subscription} is known")
+
+
+# Money that goes back, and money that returns
+
+
+def taken_back(case: Case, payment: Payment) -> Verdict:
+    """A refund or dispute, held against what is left of its original."""
+    if payment.original_id is None:
+        why = f"{case.source.provider.title} does not say of which payment"
+        return _known_amount(payment, [Evidence(payment.kind, why)])
+    original = case.memory.movement(Kind.CHARGE, payment.original_id)
+    if original is None:
+        why = f"the payment {payment.original_id} is not known here"
+        if case.now < case.held_until:
+            return Verdict(_wait(case, WAITS_FOR_ORIGINAL), [Evidence(payment.kind, why)])
+        return _known_amount(payment, [Evidence(payment.kind, why)])
+    payment = replace(payment, currency=payment.currency or original.currency)
+    if payment.currency != original.currency:
+        why = f"of {original.amount} {original.currency}, in another currency"
+        return _known_amount(payment, [Evidence(payment.kind, why, original.event)])
+    return _against(case, payment, original)
+
+
+def _against(case: Case, payment: Payment, original: AnyRow) -> Verdict:
+    """In the original's currency: how much is left, and has this loss been told already?"""
+    others = [
+        row
+        for row in case.memory.moved_back(original.transaction_id)
+        if row.event != case.delivery.id and row.currency == payment.currency
+    ]
+    rest = Decimal(original.amount) - _net(others)
+    amount = rest if payment.amount is None else payment.amount
+    if payment.cumulative:
+        amount -= sum((Decimal(it.amount) for it in others if it.kind == payment.kind), Decimal(0))
+    told_otherwise = any(it.kind in TAKES_BACK and it.kind != payment.kind for it in others)
+    if told_otherwise:  # the refund that settles a dispute, or the dispute after a refund
+        amount = min(amount, rest)
+    whole = f"of {original.amount} {original.currency}, paid on {_day(original.occurred_at)}"
+    if amount <= 0:
+        why = f"all {whole} that it tells of is taken back already"
+        last = others[-1].event if others else original.event
+        return Verdict(Ignored("already_taken_back"), [Evidence("not sent", why, last)])
+    left = (
+        f"{max(rest - amount, Decimal(0))} left"
+        if amount <= rest
+        else (f"{amount - rest} more than was left")
+    )
+    found = Evidence(payment.kind, f"{amount} {whole}; {left}", original.event)
+    return Verdict(replace(payment, amount=amount), [found])
+
+
+def reinstated(case: Case, payment: Payment) -> Verdict:
+    """Money that returns is a payment again, but never more than was taken back here before."""
+    back = case.memory.moved_back(payment.original_id) if payment.original_id else []
+    others = [row for row in back if row.event != case.delivery.id]
+    taken = _net(others)
+    if taken <= 0:
+        why = Evidence("not sent", "nothing was taken back that could return")
+        if case.now < case.held_until:
+            return Verdict(_wait(case, WAITS_FOR_LOSS), [why])
+        return Verdict(Ignored("nothing_to_reinstate"), [why])
+    amount = taken if payment.amount is None else min(payment.amount, taken)
+    original = case.memory.movement(Kind.CHARGE, payment.original_id or "")
+    again = Recurrence(original.recurrence) if original and original.recurrence else None
+    why = Evidence("reinstated", f"{amount} of {taken} that were taken back", others[-1].event)
+    currency = payment.currency or others[-1].currency
+    return Verdict(replace(payment, amount=amount, currency=currency, recurrence=again), [why])
+
+
+def _net(rows: list[AnyRow]) -> Decimal:
+    """Taken back less returned."""
+    return sum(
+        (Decimal(row.amount) * (1 if row.kind in TAKES_BACK else -1) for row in rows), Decimal(0)
+    )
+
+
+def _known_amount(payment: Payment, evidence: list[Evidence]) -> Verdict:
+    """Without its original, a refund must say itself how much it is."""
+    if payment.amount is not None:
+        return Verdict(payment, evidence)
+    why = "unknown_amount: the event does not say how much, and its payment is not known here"
+    return Verdict(Decision(State.DEAD, why), evidence)
+
+
+def _wait(case: Case, reason: str) -> Decision:
+    """For as long as the source allows."""
+    return Decision(State.PENDING, reason, case.held_until, case.delivery.lane, counts=False)
+
+
+def trial(case: Case, payment: Payment) -> Verdict:
+    """Only what the provider calls a trial is one."""
+    return Verdict(payment, [Evidence("trial", f"{case.source.provider.title} says so")])
+
+
+DECIDE = {
+    Kind.CHARGE: charge,
+    Kind.TRIAL: trial,
+    Kind.REFUND: taken_back,
+    Kind.DISPUTE: taken_back,
+    Kind.REINSTATED: reinstated,
+}
+
+
+# Whose it was
+
+
+def identify(case: Case, payment: Payment) -> tuple[Payment, list[Evidence]]:
+    """The payment with what is missing of its visitor and customer, from the nearest that knows."""
+    found: dict[str, Any] = {}
+    evidence = []
+    for what in _INHERITED:
+        if getattr(payment, what):
+            continue
+        for scope in scopes(case, payment):
+            row = _sighting(case, what, scope, payment.occurred_at)
+            if row is not None:
+                found[what] = getattr(row, what)
+                who = _WHO[scope.column]
+                shown = f"{what.removesuffix('_id')} {found[what]}" if what != "email" else "e-mail"
+                evidence.append(Evidence("inherited", f"{shown}, by its {who}", row.event))
+                break
+    return replace(payment, **found), evidence
+
+
+def scopes(case: Case, payment: Payment) -> Iterator[Scope]:
+    """Where to look, the nearest first: the payment, its subscription, its customer, the address."""
+    for column, value in (
+        ("transaction_id", payment.original_id or payment.transaction_id),
+        ("reference", payment.reference),
+        ("reference", payment.transaction_id),
+        ("subscription_id", payment.subscription_id),
+        ("customer_id", payment.customer_id),
+        ("email_key", _folded(payment.email) if case.source.destination.match_email else None),
+    ):
+        if value:
+            yield Scope(column, value)
+
+
+def _sighting(case: Case, what: str, scope: Scope, moment: datetime) -> AnyRow | None:
+    if scope.column == "email_key" and what != "visitor_id":
+        return None  # two customers can share an address; only their visit is worth the risk
+    if scope.column in {"customer_id", "email_key"}:
+        return case.memory.sighting(what, scope, moment + SAME_CHECKOUT)
+    found = case.memory.sighting(what, scope, moment)
+    return found or case.memory.sighting(what, scope, None, since=moment)
+
+
+# What follows for others
+
+
+def spread(case: Case, telling: dict[str, Any]) -> None:
+    """Wake what waits for this telling, and mark what went out without what it says."""
+    near = [
+        Scope(column, telling[column])
+        for column in ("transaction_id", "original_id", "subscription_id")
+        if telling[column]
+    ]
+    if telling["transaction_id"]:
+        near.append(Scope("original_id", telling["transaction_id"]))
+    if telling["original_id"]:
+        near.append(Scope("transaction_id", telling["original_id"]))
+    case.memory.wake(HELD, near, case.now)
+    if telling["visitor_id"]:
+        wide = [
+            Scope(column, telling[column])
+            for column in ("reference", "customer_id", "email_key")
+            if telling[column]
+        ]
+        if telling["reference"]:
+            wide.append(Scope("transaction_id", telling["reference"]))
+        _mark(case, [*near, *wide], "visitor_id")
+    if telling["kind"] in {Kind.CHARGE, Kind.TRIAL}:
+        _mark(case, near, "recurrence")
+
+
+def _mark(case: Case, near: list[Scope], what: str) -> None:
+    """Mark the movements that would say something else of `what` if they went out now."""
+    for movement, told in case.memory.affected(near, what):
+        payment = _retold(movement, told)
+        if what == "visitor_id":
+            now = identify(case, payment)[0].visitor_id
+        else:
+            found, _ = recurrence(case, payment)
+            now = found or Recurrence.FIRST
+        if now and _means(now) != _means(getattr(movement, what)):
+            case.memory.mark(movement, what.removesuffix("_id"))
+
+
+def _means(value: str | None) -> str | None:
+    """What DataFast is told of a recurrence is only whether it is a renewal."""
+    return "new" if value in {Recurrence.FIRST, Recurrence.ONE_TIME} else value
+
+
+# Rows
+
+
+def _telling(meaning: Payment | Ignored, received_at: datetime) -> dict[str, Any]:
+    """The row that keeps what an event says."""
+    about = _about(meaning)
+    payment = meaning if isinstance(meaning, Payment) else None
+    return {
+        **{name: _storable(value) for name, value in about.items()},
+        "email_key": _folded(about["email"]),
+        "kind": payment and payment.kind,
+        "transaction_id": _storable(meaning.transaction_id),
+        "original_id": payment and payment.original_id,
+        "recurrence": payment and payment.recurrence,
+        "occurred_at": meaning.occurred_at or received_at,
+    }
+
+
+def _movement(payment: Payment) -> dict[str, Any]:
+    """The row that keeps what was decided."""
+    return {
+        "kind": payment.kind,
+        "transaction_id": payment.transaction_id,
+        "original_id": payment.original_id,
+        "amount": str(payment.amount),
+        "currency": payment.currency,
+        "occurred_at": payment.occurred_at,
+        "recurrence": payment.recurrence,
+        "visitor_id": _storable(payment.visitor_id),
+    }
+
+
+def _retold(movement: AnyRow, told: Any) -> Payment:  # noqa: ANN401 - rows
+    """A movement as the events told it."""
+    known = {name: value for row in told for name, value in _columns(row).items()}
+    about: dict[str, Any] = {name: known.get(name) for name in _ABOUT if name != "visitor_id"}
+    return Payment(
+        **about,
+        kind=Kind(movement.kind),
+        transaction_id=movement.transaction_id,
+        original_id=movement.original_id,
+        amount=Decimal(movement.amount),
+        currency=movement.currency,
+        occurred_at=movement.occurred_at,
+        recurrence=surest([row.recurrence for row in told]),
+    )
+
+
+_ABOUT = tuple(it.name for it in fields(About))
+
+
+def _about(meaning: About) -> dict[str, Any]:
+    return {name: getattr(meaning, name) for name in _ABOUT}
+
+
+def _columns(row: AnyRow) -> dict[str, Any]:
+    """What a row says, without what it does not say."""
+    names = (*_ABOUT, "original_id")
+    return {name: getattr(row, name) for name in names if getattr(row, name) is not None}
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401 - a text or a time
+    """A text that fits a column; None for what no other event could be found by anyway."""
+    if not isinstance(value, str):
+        return value
+    clean = "\x00" not in value and value.isprintable()
+    return value if clean and 0 < len(value) <= _LONGEST else None
+
+
+def _folded(email: str | None) -> str | None:
+    return _storable(email.strip().casefold()) if email else None
+
+
+def _told_by(teller: AnyRow) -> Evidence:
+    return Evidence("not sent", f"the same money was told by {teller.event_id}", teller.event)
+
+
+def _day(moment: datetime) -> str:
+    return f"{moment.day} {moment:%B %Y}"

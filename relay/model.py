@@ -168,6 +168,19 @@ class Ignored(About):
     test: bool = False
 
 
+@dataclass(frozen=True)
+class Evidence:
+    """Why something was decided: what it is (`renewal`), since what, and the event that showed it."""
+
+    what: str
+    why: str
+    event: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the event's row."""
+        return {"what": str(self.what), "why": self.why, "event": self.event}
+
+
 class Lane(StrEnum):
     """Why a pending delivery waits; also its rank, first to last."""
 
@@ -192,7 +205,8 @@ class Delivery:
 
     `attempt` counts the posts made so far; `failures` those that count against the schedule;
     `reason` is why it waited, `first_due_at` when its schedule began. `lease` proves that the claim is still ours;
-    `interrupted` says that another worker had it and never came to an end with it.
+    `interrupted` says that another worker had it and never came to an end with it; `withdraws`
+    that what DataFast holds of it is deleted first.
     """
 
     id: int
@@ -208,6 +222,7 @@ class Delivery:
     lease: str
     has_slot: bool = False
     interrupted: bool = False
+    withdraws: bool = False
 
 
 class Result(StrEnum):
@@ -217,6 +232,7 @@ class Result(StrEnum):
     RECORDED = "recorded"
     DUPLICATE = "duplicate"
     REFUNDED = "refunded"
+    WITHDRAWN = "withdrawn"
     VISITOR_NOT_FOUND = "visitor_not_found"
     REJECTED = "rejected"
     UNAUTHORISED = "unauthorised"

@@ -23,24 +23,32 @@ SHORTEST_PAUSE = timedelta(seconds=5)
 
 _DELIVERED = {Result.ATTRIBUTED, Result.RECORDED, Result.DUPLICATE, Result.REFUNDED}
 
+_CLOSING = {Result.UNAUTHORISED, Result.THROTTLED}
+
 
 def decide(outcome: Outcome, delivery: Delivery, now: datetime, dice: float) -> Decision:
     """What becomes of the delivery after this outcome. `dice` is in [0, 1) and stretches waits."""
     result = outcome.result
     if result in _DELIVERED:
         return Decision(State.DELIVERED, result)
+    if result is Result.WITHDRAWN:
+        return Decision(State.PENDING, result, now, lane=Lane.LIVE, counts=False)
     if result is Result.REJECTED:
         return Decision(State.DEAD, f"rejected: {outcome.message}")
-    if result is Result.UNAUTHORISED:
-        until = now + PAUSE_UNAUTHORISED
-        return Decision(State.PENDING, result, until, counts=False, closes_until=until)
-    if result is Result.THROTTLED:
-        until = max(outcome.retry_at or now + PAUSE_THROTTLED, now + SHORTEST_PAUSE)
-        until = min(until, now + LONGEST_WAIT)
-        return Decision(State.PENDING, result, until, counts=False, closes_until=until)
+    if result in _CLOSING:
+        return _close(outcome, now)
     if result is Result.VISITOR_NOT_FOUND:
         return _park(delivery, now, dice)
     return retry(result, delivery, now, dice, outcome)
+
+
+def _close(outcome: Outcome, now: datetime) -> Decision:
+    """Nothing can go to this destination for a while: a limit is reached, or the key is bad."""
+    until = now + PAUSE_UNAUTHORISED
+    if outcome.result is Result.THROTTLED:
+        until = max(outcome.retry_at or now + PAUSE_THROTTLED, now + SHORTEST_PAUSE)
+        until = min(until, now + LONGEST_WAIT)
+    return Decision(State.PENDING, outcome.result, until, counts=False, closes_until=until)
 
 
 def retry(

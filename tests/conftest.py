@@ -216,6 +216,7 @@ def configure(
             "provider": "razorpay",
             "destination": "site",
             "secrets": [SECRET],
+            "hold_seconds": 0,
             **(source or {}),
         }
         text = yaml.safe_dump(

@@ -562,6 +562,7 @@ def mollie(
         "provider": name,
         "destination": "site",
         "secrets": list(rehearsed.rehearsal.secrets),
+        "hold_seconds": 0,
         **rehearsed.settings,
         **rest,
     }

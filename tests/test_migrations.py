@@ -54,7 +54,7 @@ def test_the_migrated_tables_are_those_of_the_schema(empty_database_url: str) ->
     for table in metadata.tables.values():
         for index in table.indexes:
             where = index.dialect_options["sqlite"]["where"]
-            wanted[index.name] = "" if where is None else str(where).removeprefix("events.")
+            wanted[index.name] = "" if where is None else str(where).removeprefix(f"{table}.")
     assert conditions == wanted
 
 

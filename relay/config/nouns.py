@@ -45,6 +45,8 @@ class Destination:
     refunds: str = "auto"
     connect_timeout: float = 5
     read_timeout: float = 20
+    match_email: bool = True
+    repair: str = "manual"
 
     @property
     def gate(self) -> str:
@@ -66,6 +68,7 @@ class Source:
     tolerance: float
     test_events: str
     disputes: str
+    hold_seconds: int
     currency: str | None
     settings: Mapping[str, Any] = field(default_factory=dict)
 

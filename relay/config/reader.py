@@ -159,6 +159,7 @@ class Reader:
             tolerance=found["tolerance_seconds"],
             test_events=found["test_events"],
             disputes=found["disputes"],
+            hold_seconds=found["hold_seconds"],
             currency=found["currency"],
             settings={setting.name: found[setting.name] for setting in own},
         )

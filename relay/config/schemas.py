@@ -100,6 +100,8 @@ class DestinationSchema(Schema):
     )
     connect_timeout = fields.Float(load_default=5, validate=span(0.1, 60, "seconds"))
     read_timeout = fields.Float(load_default=20, validate=span(0.1, 120, "seconds"))
+    match_email = fields.Boolean(load_default=True)
+    repair = fields.String(load_default="manual", validate=choice("manual", "automatic"))
 
 
 class SourceSchema(Schema):
@@ -115,6 +117,7 @@ class SourceSchema(Schema):
     tolerance_seconds = fields.Float(load_default=300, validate=span(1, 86_400, "seconds"))
     test_events = fields.String(load_default="ignore", validate=choice("ignore", "forward"))
     disputes = fields.String(load_default="refund", validate=choice("refund", "ignore"))
+    hold_seconds = Whole(load_default=600, validate=span(0, 604_800, "seconds"))
     currency = fields.String(load_default=None)
 
 

@@ -8,16 +8,17 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import StoreUnavailableError
-from relay.model import Attempt, Decision, Delivery, Document, Event, Payment
+from relay.model import Attempt, Decision, Delivery, Document, Event
 from relay.store import inbox, ledger, queue, views
 from relay.store.engine import migrate, open_engines, sqlite_path
 from relay.store.inbox import Arrival
+from relay.store.ledger import Memory, Scope
 from relay.store.schema import AnyRow
 from relay.store.views import Filter
 from relay.store.wake import Bell, NotifyBell, PipeBell
 from relay.store.writer import Writer
 
-__all__ = ["AnyRow", "Arrival", "Filter", "Store", "migrate"]
+__all__ = ["AnyRow", "Arrival", "Filter", "Memory", "Scope", "Store", "migrate"]
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class Store:
             PipeBell(path.with_name(f"{path.name}-due")) if path else NotifyBell(self._writes)
         )
         self._writer = Writer(self._writes, self.bell.committed)
+        self._first_days: dict[str, datetime] = {}
 
     def close(self) -> None:
         """Close the connections."""
@@ -137,9 +139,43 @@ class Store:
 
     # Memory
 
-    def tell(self, delivery: Delivery, payment: Payment) -> bool:
-        """See store.ledger.tell."""
-        return self._writer.one(lambda connection: ledger.tell(connection, delivery, payment))
+    def remember(self, source: str, site: str, work: Callable[[Memory], T]) -> T:
+        """Run `work` with the ledger's memory, in a transaction that overlaps with no other such."""
+
+        def alone(connection: Connection) -> T:
+            memory = Memory(connection, source, site)
+            found = work(memory)
+            if memory.woke:
+                self.bell.ring(connection)
+            return found
+
+        return self._writer.one(alone)
+
+    def first_day(self, source: str) -> datetime | None:
+        """See views.first_day; it never changes."""
+        if source not in self._first_days:
+            found = self.read(lambda connection: views.first_day(connection, source))
+            if found is None:
+                return None
+            self._first_days[source] = found
+        return self._first_days[source]
+
+    def repairs(self, sites: Sequence[str] | None = None) -> Sequence[AnyRow]:
+        """See store.ledger.repairs."""
+        return self.read(lambda connection: ledger.repairs(connection, sites))
+
+    def repair(self, ids: Sequence[int], now: datetime) -> int:
+        """See store.ledger.repair."""
+
+        def work(connection: Connection) -> int:
+            self.bell.ring(connection)
+            return ledger.repair(connection, ids, now)
+
+        return self._writer.one(work)
+
+    def withdrawn(self, source: str, transaction_id: str, now: datetime) -> None:
+        """See store.ledger.withdrawn."""
+        self._writer.one(lambda it: ledger.withdrawn(it, source, transaction_id, now))
 
     def charged(self, source: str, transaction_id: str) -> AnyRow | None:
         """See store.ledger.charged."""

@@ -211,5 +211,6 @@ def reopened(now: datetime, lane: Lane) -> dict[str, Any]:
         "first_due_at": now,
         "failures": 0,
         "lease": None,
+        "withdraws": False,
         "settled_at": None,
     }

@@ -299,6 +299,7 @@ def _delivery(row: AnyRow, token: str, *, has_slot: bool, interrupted: bool) -> 
         lease=token,
         has_slot=has_slot,
         interrupted=interrupted,
+        withdraws=row.withdraws,
     )
 
 

@@ -3,7 +3,8 @@
 requests    what came in, byte for byte; never changed
 events      one row an event: what it is, and its delivery, the only part that changes
 documents   what a provider's API answered about a thin event
-movements   the ledger: which event tells of which movement of money
+tellings    the ledger's facts: what each event, and the owner's own site, said of whom
+movements   the ledger's decisions: which event tells DataFast of which movement of money, and how
 attempts    every POST and its answer; only ever added to
 gates       one row a DataFast token: when the next slot opens, why it is closed
 workers     who is alive
@@ -15,6 +16,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -26,6 +28,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     literal_column,
     text,
 )
@@ -111,6 +114,8 @@ events = Table(
     Column("kind", String(16)),
     Column("transaction_id", String(255)),
     Column("mark", Text),
+    Column("evidence", JSON),
+    Column("posted_as", String(255)),
     # Its delivery.
     Column("state", States, nullable=False),
     Column("reason", Text, nullable=False, server_default=""),
@@ -121,6 +126,7 @@ events = Table(
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("failures", Integer, nullable=False, server_default=text("0")),
     Column("lease", String(32)),
+    Column("withdraws", Boolean, nullable=False, server_default=false()),
     Column("settled_at", Instant),
     UniqueConstraint("source", "event_id"),
 )
@@ -156,18 +162,76 @@ documents = Table(
     Column("fetched_at", Instant, nullable=False),
 )
 
+tellings = Table(
+    "tellings",
+    metadata,
+    Column("id", Id, primary_key=True),
+    # None where the owner's own site said it; then the source is empty as well.
+    Column("event", Id, ForeignKey("events.id"), unique=True),
+    Column("site", String(63), nullable=False),
+    Column("source", String(63), nullable=False),
+    Column("occurred_at", Instant, nullable=False),
+    # None where no money moved.
+    Column("kind", String(16)),
+    Column("transaction_id", String(255)),
+    Column("original_id", String(255)),
+    Column("recurrence", String(16)),
+    Column("subscription_id", String(255)),
+    Column("subscribed_at", Instant),
+    Column("customer_id", String(255)),
+    Column("email", String(255)),
+    Column("email_key", String(255)),
+    Column("name", String(255)),
+    Column("visitor_id", String(255)),
+    Column("reference", String(255)),
+)
+
+
+def _lookup(*names: str) -> None:
+    """An index over the tellings that say something of the first column after the scope."""
+    told = tellings.c[names[1]].is_not(None)
+    Index(
+        f"tellings_{names[1]}",
+        *(tellings.c[name] for name in names),
+        sqlite_where=told,
+        postgresql_where=told,
+    )
+
+
+_lookup("source", "transaction_id")
+_lookup("source", "original_id")
+_lookup("source", "subscription_id", "occurred_at")
+_lookup("site", "customer_id", "occurred_at")
+_lookup("site", "email_key", "occurred_at")
+_lookup("site", "reference", "occurred_at")
+
 movements = Table(
     "movements",
     metadata,
     Column("source", String(63), primary_key=True),
     Column("kind", String(16), primary_key=True),
     Column("transaction_id", String(255), primary_key=True),
-    Column("event", Id, ForeignKey("events.id"), nullable=False),
+    Column("event", Id, ForeignKey("events.id"), nullable=False, index=True),
+    Column("site", String(63), nullable=False),
     Column("original_id", String(255)),
     Column("amount", Text, nullable=False),
     Column("currency", String(3), nullable=False),
     Column("occurred_at", Instant, nullable=False),
+    Column("recurrence", String(16)),
+    Column("visitor_id", String(255)),
+    # What is known better by now than when it was sent: `relay repair` sends it anew.
+    Column("repair", String(16)),
 )
+_taken_back = movements.c.original_id.is_not(None)
+Index(
+    "movements_original",
+    movements.c.source,
+    movements.c.original_id,
+    sqlite_where=_taken_back,
+    postgresql_where=_taken_back,
+)
+_repairable = movements.c.repair.is_not(None)
+Index("movements_repair", movements.c.event, sqlite_where=_repairable, postgresql_where=_repairable)
 
 attempts = Table(
     "attempts",

@@ -55,6 +55,12 @@ def counted(connection: Connection, wanted: Filter) -> int:
     ).scalar_one()
 
 
+def first_day(connection: Connection, source: str) -> datetime | None:
+    """When the first event of a source was received."""
+    first = select(events.c.received_at).where(events.c.source == source).order_by(events.c.id)
+    return connection.execute(first.limit(1)).scalar()
+
+
 def named(connection: Connection, name: str) -> list[int]:
     """The numbers of the events called `name`: our number, the provider's event id, or a transaction."""
     clauses = [events.c.event_id == name, events.c.transaction_id == name]

@@ -52,6 +52,8 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=16), nullable=True),
         sa.Column("transaction_id", sa.String(length=255), nullable=True),
         sa.Column("mark", sa.Text(), nullable=True),
+        sa.Column("evidence", sa.JSON(), nullable=True),
+        sa.Column("posted_as", sa.String(length=255), nullable=True),
         sa.Column("state", sa.SmallInteger(), nullable=False),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
         sa.Column("lane", sa.SmallInteger(), nullable=False),
@@ -61,6 +63,7 @@ def upgrade() -> None:
         sa.Column("attempt", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("failures", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("lease", sa.String(length=32), nullable=True),
+        sa.Column("withdraws", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("settled_at", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
             ["parent"],
@@ -134,18 +137,122 @@ def upgrade() -> None:
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("transaction_id", sa.String(length=255), nullable=False),
         sa.Column("event", ID, nullable=False),
+        sa.Column("site", sa.String(length=63), nullable=False),
         sa.Column("original_id", sa.String(length=255), nullable=True),
         sa.Column("amount", sa.Text(), nullable=False),
         sa.Column("currency", sa.String(length=3), nullable=False),
         sa.Column("occurred_at", sa.BigInteger(), nullable=False),
+        sa.Column("recurrence", sa.String(length=16), nullable=True),
+        sa.Column("visitor_id", sa.String(length=255), nullable=True),
+        sa.Column("repair", sa.String(length=16), nullable=True),
         sa.ForeignKeyConstraint(
             ["event"],
             ["events.id"],
         ),
         sa.PrimaryKeyConstraint("source", "kind", "transaction_id"),
     )
+    op.create_index(op.f("ix_movements_event"), "movements", ["event"], unique=False)
+    op.create_index(
+        "movements_original",
+        "movements",
+        ["source", "original_id"],
+        unique=False,
+        sqlite_where=sa.text("original_id IS NOT NULL"),
+        postgresql_where=sa.text("original_id IS NOT NULL"),
+    )
+    op.create_index(
+        "movements_repair",
+        "movements",
+        ["event"],
+        unique=False,
+        sqlite_where=sa.text("repair IS NOT NULL"),
+        postgresql_where=sa.text("repair IS NOT NULL"),
+    )
+    op.create_table(
+        "tellings",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("event", ID, nullable=True),
+        sa.Column("site", sa.String(length=63), nullable=False),
+        sa.Column("source", sa.String(length=63), nullable=False),
+        sa.Column("occurred_at", sa.BigInteger(), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=True),
+        sa.Column("transaction_id", sa.String(length=255), nullable=True),
+        sa.Column("original_id", sa.String(length=255), nullable=True),
+        sa.Column("recurrence", sa.String(length=16), nullable=True),
+        sa.Column("subscription_id", sa.String(length=255), nullable=True),
+        sa.Column("subscribed_at", sa.BigInteger(), nullable=True),
+        sa.Column("customer_id", sa.String(length=255), nullable=True),
+        sa.Column("email", sa.String(length=255), nullable=True),
+        sa.Column("email_key", sa.String(length=255), nullable=True),
+        sa.Column("name", sa.String(length=255), nullable=True),
+        sa.Column("visitor_id", sa.String(length=255), nullable=True),
+        sa.Column("reference", sa.String(length=255), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["event"],
+            ["events.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("event"),
+    )
+    op.create_index(
+        "tellings_customer_id",
+        "tellings",
+        ["site", "customer_id", "occurred_at"],
+        unique=False,
+        sqlite_where=sa.text("customer_id IS NOT NULL"),
+        postgresql_where=sa.text("customer_id IS NOT NULL"),
+    )
+    op.create_index(
+        "tellings_email_key",
+        "tellings",
+        ["site", "email_key", "occurred_at"],
+        unique=False,
+        sqlite_where=sa.text("email_key IS NOT NULL"),
+        postgresql_where=sa.text("email_key IS NOT NULL"),
+    )
+    op.create_index(
+        "tellings_original_id",
+        "tellings",
+        ["source", "original_id"],
+        unique=False,
+        sqlite_where=sa.text("original_id IS NOT NULL"),
+        postgresql_where=sa.text("original_id IS NOT NULL"),
+    )
+    op.create_index(
+        "tellings_reference",
+        "tellings",
+        ["site", "reference", "occurred_at"],
+        unique=False,
+        sqlite_where=sa.text("reference IS NOT NULL"),
+        postgresql_where=sa.text("reference IS NOT NULL"),
+    )
+    op.create_index(
+        "tellings_subscription_id",
+        "tellings",
+        ["source", "subscription_id", "occurred_at"],
+        unique=False,
+        sqlite_where=sa.text("subscription_id IS NOT NULL"),
+        postgresql_where=sa.text("subscription_id IS NOT NULL"),
+    )
+    op.create_index(
+        "tellings_transaction_id",
+        "tellings",
+        ["source", "transaction_id"],
+        unique=False,
+        sqlite_where=sa.text("transaction_id IS NOT NULL"),
+        postgresql_where=sa.text("transaction_id IS NOT NULL"),
+    )
 
 
 def downgrade() -> None:
-    for table in ("movements", "documents", "attempts", "events", "workers", "requests", "gates"):
+    for table in (
+        "movements",
+        "tellings",
+        "documents",
+        "attempts",
+        "events",
+        "workers",
+        "requests",
+        "gates",
+    ):
         op.drop_table(table)
