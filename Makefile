@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: demo test lint bench pictures clean
+.PHONY: demo test lint bench pictures table clean
 
 demo: $(INSTALLED)            ## one signed webhook of every kind, all the way into the sandbox
 	$(BIN)/relay demo
@@ -23,6 +23,9 @@ bench: $(INSTALLED)           ## each figure beside its ceiling, in one run
 
 pictures: $(INSTALLED)        ## the README's picture of the demo
 	$(BIN)/python docs/pictures.py
+
+table: $(INSTALLED)           ## the README's table of providers
+	$(BIN)/python docs/table.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -4,6 +4,7 @@ from flask import Flask
 
 from relay.config import Config
 from relay.health import health
+from relay.identify import identify
 from relay.receive import webhooks
 from relay.store import Store
 
@@ -15,5 +16,6 @@ def create_app(config: Config, store: Store | None = None) -> Flask:
     app.extensions["relay.config"] = config
     app.extensions["relay.store"] = store or Store(config.database)
     app.register_blueprint(webhooks)
+    app.register_blueprint(identify)
     app.register_blueprint(health)
     return app

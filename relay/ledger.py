@@ -71,11 +71,17 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One event before the ledger, which is its own while it is judged."""
+class Look:
+    """What is known to one source, and nothing comes in between."""
 
     memory: Memory
     source: Source
+
+
+@dataclass(frozen=True)
+class Case(Look):
+    """One event before the ledger, which is its own while it is judged."""
+
     delivery: Delivery
     now: datetime
     first_day: datetime
@@ -112,13 +118,12 @@ def consider(
 def judge(case: Case, meaning: Payment | Ignored) -> Verdict:
     """The whole of the ledger, in the order in which it thinks."""
     telling = _telling(meaning, case.delivery.request.received_at)
-    case.memory.note(case.delivery.id, telling)
-    if isinstance(meaning, Ignored):
+    if case.memory.note(case.delivery.id, telling):
         spread(case, telling)
+    if isinstance(meaning, Ignored):
         return Verdict(meaning)
     teller = case.memory.movement(meaning.kind, meaning.transaction_id)
     if teller and teller.event != case.delivery.id and teller.state in _SPEAKS:
-        spread(case, telling)
         return Verdict(Ignored("already_told"), [_told_by(teller)])
     payment, evidence = identify(case, merge(case, meaning))
     verdict = DECIDE[payment.kind](case, payment)
@@ -127,7 +132,8 @@ def judge(case: Case, meaning: Payment | Ignored) -> Verdict:
         case.memory.hold(case.delivery, verdict.result, case.now, verdict.notes)
     elif isinstance(verdict.result, Payment):
         case.memory.claim(case.delivery, _movement(verdict.result))
-    spread(case, telling)
+        if case.delivery.reason in HELD:  # what waits for this decision was not helped by the news
+            spread(case, telling)
     return verdict
 
 
@@ -315,7 +321,7 @@ DECIDE = {
 # Whose it was
 
 
-def identify(case: Case, payment: Payment) -> tuple[Payment, list[Evidence]]:
+def identify(case: Look, payment: Payment) -> tuple[Payment, list[Evidence]]:
     """The payment with what is missing of its visitor and customer, from the nearest that knows."""
     found: dict[str, Any] = {}
     evidence = []
@@ -333,7 +339,7 @@ def identify(case: Case, payment: Payment) -> tuple[Payment, list[Evidence]]:
     return replace(payment, **found), evidence
 
 
-def scopes(case: Case, payment: Payment) -> Iterator[Scope]:
+def scopes(case: Look, payment: Payment) -> Iterator[Scope]:
     """Where to look, the nearest first: the payment, its subscription, its customer, the address."""
     for column, value in (
         ("transaction_id", payment.original_id or payment.transaction_id),
@@ -347,7 +353,7 @@ def scopes(case: Case, payment: Payment) -> Iterator[Scope]:
             yield Scope(column, value)
 
 
-def _sighting(case: Case, what: str, scope: Scope, moment: datetime) -> AnyRow | None:
+def _sighting(case: Look, what: str, scope: Scope, moment: datetime) -> AnyRow | None:
     if scope.column == "email_key" and what != "visitor_id":
         return None  # two customers can share an address; only their visit is worth the risk
     if scope.column in {"customer_id", "email_key"}:
@@ -372,16 +378,46 @@ def spread(case: Case, telling: dict[str, Any]) -> None:
         near.append(Scope("transaction_id", telling["original_id"]))
     case.memory.wake(HELD, near, case.now)
     if telling["visitor_id"]:
-        wide = [
-            Scope(column, telling[column])
-            for column in ("reference", "customer_id", "email_key")
-            if telling[column]
-        ]
-        if telling["reference"]:
-            wide.append(Scope("transaction_id", telling["reference"]))
-        _mark(case, [*near, *wide], "visitor_id")
+        _mark(case, [*near, *_wide(telling)], "visitor_id")
     if telling["kind"] in {Kind.CHARGE, Kind.TRIAL}:
         _mark(case, near, "recurrence")
+
+
+def identified(
+    store: Store, site: str, sources: Sequence[Source], about: About, now: datetime
+) -> None:
+    """Keep what the owner's own site says of a visitor, and mark what went out without it."""
+    telling = _telling(Ignored("identified", **_about(about)), now)
+
+    def mark(memories: Sequence[Memory]) -> None:
+        for memory, source in zip(memories, sources, strict=True):
+            _mark_nobodys(Look(memory, source), telling)
+
+    store.identify(site, [it.name for it in sources], telling, mark)
+
+
+def _mark_nobodys(look: Look, telling: dict[str, Any]) -> None:
+    """Mark the movements that went out without a visitor and have one now."""
+    for scope in _wide(telling):
+        # What is of another day is not worth the search: see `_sighting`.
+        near_only = scope.column in {"customer_id", "email_key"}
+        for movement, told in look.memory.affected([scope], "visitor_id"):
+            if near_only and movement.occurred_at + SAME_CHECKOUT < telling["occurred_at"]:
+                continue
+            if identify(look, _retold(movement, told))[0].visitor_id:
+                look.memory.mark(movement, "visitor")
+
+
+def _wide(telling: dict[str, Any]) -> list[Scope]:
+    """By what other sources, and the owner's site, may know the same customer."""
+    wide = [
+        Scope(column, telling[column])
+        for column in ("reference", "customer_id", "email_key")
+        if telling[column]
+    ]
+    if telling["reference"]:
+        wide.append(Scope("transaction_id", telling["reference"]))
+    return wide
 
 
 def _mark(case: Case, near: list[Scope], what: str) -> None:

@@ -151,7 +151,16 @@ class Worker:
         if time.monotonic() - self._beaten_at >= BEAT_EVERY_S:
             self.store.open_gates(list(self.gates))
             self.store.beat(self.name, datetime.now(UTC))
+            self.repair()
             self._beaten_at = time.monotonic()
+
+    def repair(self) -> None:
+        """Send again what is known better by now, where the owner wants that done at once."""
+        sites = [it.name for it in self.config.destinations.values() if it.repair == "automatic"]
+        rows = self.store.repairs(sites) if sites else []
+        if rows:
+            self.store.repair([row.event for row in rows], datetime.now(UTC))
+            log.info("worker.repairs", extra={"worker": self.name, "payments": len(rows)})
 
     def leave(self) -> None:
         """Say goodbye, if anybody is there to hear it."""

@@ -25,6 +25,8 @@ COMMANDS = {
     "map": "requests",
     "verify": "requests",
     "events": "events",
+    "explain": "ledger",
+    "repair": "ledger",
     "delete": "datafast",
     "doctor": "datafast",
     "providers": "providers",

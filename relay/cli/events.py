@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from relay import config as configuration
+from relay import explain
 from relay.cli.options import MOMENT, config_option, console
 from relay.errors import RelayError
 from relay.mapping import iso
@@ -66,10 +67,28 @@ def events_command() -> None:
 @filter_options
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def list_events(file: Path, limit: int, *, as_json: bool, **wanted: Any) -> None:  # noqa: ANN401
+@click.option(
+    "--waiting",
+    is_flag=True,
+    help="Open questions only: what waits, until when and why; what was sent and lacks something.",
+)
+def list_events(
+    file: Path,
+    limit: int,
+    *,
+    as_json: bool,
+    waiting: bool,
+    **wanted: Any,  # noqa: ANN401
+) -> None:
     """List events, the newest first."""
+    filter = chosen(wanted)
+    if waiting and filter != Filter():
+        raise click.UsageError("--waiting shows all open questions; leave the filters out")
     with opened(file) as store:
-        rows = store.listed(chosen(wanted), limit)
+        if waiting:
+            list_waiting(store.waiting(limit), as_json=as_json)
+            return
+        rows = store.listed(filter, limit)
     if as_json:
         for row in rows:
             click.echo(simplejson.dumps(as_shown(row)))
@@ -95,6 +114,23 @@ def list_events(file: Path, limit: int, *, as_json: bool, **wanted: Any) -> None
             )
         )
     console().print(table if rows else "no events")
+
+
+def list_waiting(found: list[tuple[str, Any]], *, as_json: bool) -> None:
+    """The open questions: `until` is when an event goes on with what is known then."""
+    table = Table("id", "source", "type", "transaction", "waits for", "until", box=None)
+    for lacking, row in found:
+        question = lacking or explain.MEANINGS.get(row.reason.partition(":")[0], row.reason)
+        if as_json:
+            until = iso(row.due_at) if row.due_at else None
+            line = as_shown(row) | {"waits_for": question, "until": until}
+            click.echo(simplejson.dumps(line))
+            continue
+        until = row.due_at.strftime("%Y-%m-%d %H:%M:%S") if row.due_at else "sent without it"
+        shown = (str(row.id), row.source, row.type, row.transaction_id or "", question, until)
+        table.add_row(*map(escape, shown))
+    if not as_json:
+        console().print(table if found else "nothing waits")
 
 
 @events_command.command("show")

@@ -47,6 +47,8 @@ class Destination:
     read_timeout: float = 20
     match_email: bool = True
     repair: str = "manual"
+    identify_key: str | None = None
+    identify_origins: tuple[str, ...] = ()
 
     @property
     def gate(self) -> str:

@@ -38,6 +38,7 @@ class Reader:
             name: self.destination(name, block)
             for name, block in self.blocks("destinations", top.get("destinations"))
         }
+        self.own_keys(destinations.values())
         sources = {
             name: self.source(name, block, destinations)
             for name, block in self.blocks("sources", top.get("sources"))
@@ -121,7 +122,25 @@ class Reader:
         if "base_url" in found:
             self.note(checks.address(found["base_url"]), (*path, "base_url"))
             found["base_url"] = found["base_url"].rstrip("/")
-        return Destination(name=name, **found) if len(found) == len(schema.fields) else None
+        if found.get("identify_key"):
+            self.note(checks.secret(found["identify_key"]), (*path, "identify_key"))
+        elif found.get("identify_origins") and "identify_key" in found:
+            msg = "without identify_key nobody can call; write one, or take this out"
+            self.note(msg, (*path, "identify_origins"))
+        if len(found) < len(schema.fields):
+            return None
+        found["identify_origins"] = tuple(found["identify_origins"] or ())
+        return Destination(name=name, **found)
+
+    def own_keys(self, destinations: Iterable[Destination | None]) -> None:
+        """Each site's key is its own: what is told with it must be about one site."""
+        owners: dict[str, str] = {}
+        for each in filter(None, destinations):
+            if each.identify_key:
+                owner = owners.setdefault(each.identify_key, each.name)
+                if owner != each.name:
+                    msg = f"the destination {owner!r} has this key already; each needs its own"
+                    self.note(msg, ("destinations", each.name, "identify_key"))
 
     def source(
         self,

@@ -12,6 +12,11 @@ from relay.provider import Setting
 
 _PORT = r"(?:\d{1,4}|[1-5]\d{4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
 ADDRESS = rf"(?:[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):{_PORT}\Z"
+# As browsers write it in the header `Origin`; another spelling would never be met there.
+ORIGIN = rf"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::(?!80\Z|443\Z){_PORT})?\Z"
+_AS_BROWSERS_SAY = (
+    "write an origin as browsers send it, such as https://shop.example.com: small letters, no path"
+)
 
 # marshmallow's own words, and what helps the person who reads them.
 WORDS = {
@@ -102,6 +107,15 @@ class DestinationSchema(Schema):
     read_timeout = fields.Float(load_default=20, validate=span(0.1, 120, "seconds"))
     match_email = fields.Boolean(load_default=True)
     repair = fields.String(load_default="manual", validate=choice("manual", "automatic"))
+    identify_key = fields.String(
+        load_default=None,
+        validate=validate.Regexp(
+            r"[A-Za-z0-9_-]{16,128}\Z", error="write 16 to 128 letters, digits, - and _"
+        ),
+    )
+    identify_origins = fields.List(
+        fields.String(validate=validate.Regexp(ORIGIN, error=_AS_BROWSERS_SAY)), load_default=None
+    )
 
 
 class SourceSchema(Schema):

@@ -151,6 +151,24 @@ class Store:
 
         return self._writer.one(alone)
 
+    def identify(
+        self,
+        site: str,
+        sources: Sequence[str],
+        telling: dict[str, Any],
+        work: Callable[[Sequence[Memory]], None],
+    ) -> None:
+        """Keep what the owner's own site says, then run `work` with the memory of each source.
+
+        In one transaction, as `remember`.
+        """
+
+        def alone(connection: Connection) -> None:
+            Memory(connection, "", site).note(None, telling)
+            work([Memory(connection, source, site) for source in sources])
+
+        self._writer.one(alone)
+
     def first_day(self, source: str) -> datetime | None:
         """See views.first_day; it never changes."""
         if source not in self._first_days:
@@ -186,6 +204,10 @@ class Store:
     def listed(self, wanted: Filter, limit: int = views.LISTED) -> list[AnyRow]:
         """See views.listed."""
         return self.read(lambda connection: views.listed(connection, wanted, limit))
+
+    def waiting(self, limit: int = views.LISTED) -> list[tuple[str, AnyRow]]:
+        """See views.waiting."""
+        return self.read(lambda connection: views.waiting(connection, limit))
 
     def counted(self, wanted: Filter) -> int:
         """See views.counted."""

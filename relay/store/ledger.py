@@ -71,13 +71,14 @@ class Memory:
 
     # Facts
 
-    def note(self, event: int | None, telling: dict[str, Any]) -> None:
-        """Keep what an event says; in place of what it was understood to say before."""
+    def note(self, event: int | None, telling: dict[str, Any]) -> bool:
+        """Keep what an event says, in place of what it was understood to say before; is it news?"""
         row = {**telling, "event": event, "source": self._source, "site": self._site}
         if event is None:
             self._connection.execute(insert(tellings), row)
-            return
-        self._connection.execute(_note(self._connection.dialect.name), row)
+            return True
+        new = _note(self._connection.dialect.name)
+        return self._connection.execute(new, row).first() is not None
 
     def told(self, kind: Kind | None, transaction_id: str) -> Sequence[AnyRow]:
         """All that was told of one movement; of one id, if no kind is given. The oldest first."""
@@ -296,7 +297,10 @@ def _note(dialect: str) -> Any:  # noqa: ANN401 - either engine's Insert
     changed = {
         it.name: new.excluded[it.name] for it in tellings.c if it.name not in {"id", "event"}
     }
-    return new.on_conflict_do_update(index_elements=["event"], set_=changed)
+    differs = or_(*(tellings.c[name].is_distinct_from(value) for name, value in changed.items()))
+    return new.on_conflict_do_update(
+        index_elements=["event"], set_=changed, where=differs
+    ).returning(tellings.c.id)
 
 
 @cache

@@ -8,10 +8,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.engine import Connection
 
-from relay.model import Document, Lane, State
+from relay.model import TAKES_BACK, Document, Kind, Lane, State
 from relay.store.inbox import INSERT, reopened
 from relay.store.queue import received
-from relay.store.schema import AnyRow, attempts, documents, events, gates, requests, workers
+from relay.store.schema import (
+    AnyRow,
+    attempts,
+    documents,
+    events,
+    gates,
+    is_pending,
+    movements,
+    requests,
+    workers,
+)
 
 LISTED = 1_000
 
@@ -46,6 +56,27 @@ def listed(connection: Connection, wanted: Filter, limit: int = LISTED) -> list[
     """The newest events first."""
     query = select(events).where(*wanted.clauses()).order_by(events.c.id.desc()).limit(limit)
     return list(connection.execute(query))
+
+
+def waiting(connection: Connection, limit: int = LISTED) -> list[tuple[str, AnyRow]]:
+    """The open questions, with the events that ask them: what each waits for, or lacks."""
+    held = select(events).where(is_pending, events.c.reason != "")
+    sent = select(events).join(movements, movements.c.event == events.c.id)
+    sent = sent.where(events.c.state == State.DELIVERED)
+    charge = movements.alias("charge")
+    original = select(charge.c.event).where(
+        charge.c.source == movements.c.source,
+        charge.c.kind == Kind.CHARGE,
+        charge.c.transaction_id == movements.c.original_id,
+    )
+    alone = sent.where(movements.c.kind.in_(TAKES_BACK), ~original.exists())
+    nobodys = sent.where(movements.c.kind == Kind.CHARGE, movements.c.visitor_id.is_(None))
+    questions = {"": held, "its payment": alone, "a visitor": nobodys}
+    return [
+        (question, row)
+        for question, query in questions.items()
+        for row in connection.execute(query.order_by(events.c.id.desc()).limit(limit))
+    ]
 
 
 def counted(connection: Connection, wanted: Filter) -> int:
