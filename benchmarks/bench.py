@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Self
 
+import ledger
 import processes
 import requests
 import traffic
@@ -47,6 +48,7 @@ class Plan:
     rounds: int
     seconds: float
     backlog: int
+    remembered: int
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,22 @@ def _get(sandbox: Running, path: str) -> Any:
     return requests.get(sandbox.url + path, timeout=WITHIN_S).json()
 
 
+def judging(plan: Plan) -> Iterator[Figure]:
+    """One judgement of the ledger beside few and beside many remembered payments."""
+    for engine, new in (("SQLite", _new_database), ("PostgreSQL", lambda it: it.postgres)):
+        few = ledger.times(new(plan), 1_000)
+        many = ledger.times(new(plan), plan.remembered)
+        for kind, least, most in zip(("charge", "refund"), few, many, strict=True):
+            yield Figure(
+                f"judging a {kind} beside {plan.remembered:,} payments, ms, {engine}",
+                f"{most:.1f}",
+                f"{least:.1f} beside 1,000",
+                f"{most / least:.2f}",
+                "about 1",
+                most / least < 1.5,
+            )
+
+
 # Footprint
 
 
@@ -360,7 +378,9 @@ def _slashed(figures: list[float]) -> str:
     return " / ".join(f"{figure:.1f}" for figure in figures)
 
 
-MEASUREMENTS = {it.__name__: it for it in (start, accepts, latency, travel, forwards, memory)}
+MEASUREMENTS = {
+    it.__name__: it for it in (start, accepts, latency, travel, forwards, judging, memory)
+}
 
 
 def machine(plan: Plan) -> str:
@@ -403,9 +423,9 @@ def main() -> None:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-bench-")))
         database = stack.enter_context(processes.postgres(home))
         plan = (
-            Plan(home, database, rounds=1, seconds=1.5, backlog=400)
+            Plan(home, database, rounds=1, seconds=1.5, backlog=400, remembered=20_000)
             if chosen.quick
-            else Plan(home, database, rounds=3, seconds=3, backlog=2_000)
+            else Plan(home, database, rounds=3, seconds=3, backlog=2_000, remembered=1_000_000)
         )
         console.print(machine(plan))
         for name in chosen.only or MEASUREMENTS:

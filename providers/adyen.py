@@ -13,15 +13,17 @@ Quirks:
   is also the one-click payment of a returning customer (then the model is `CardOnFile`). What
   neither field tells is unknown. `shopperReference` stands in for a subscription's id.
 - A value of 0 stores a card. It is a trial only if you say so: metadata `datafast_trial: "true"`.
-- All events of one dispute share its `pspReference`, so that money which is taken back twice
-  (CHARGEBACK, reversed, SECOND_CHARGEBACK) counts once, as the reversal does not count.
-  SECOND_CHARGEBACK names the payment only if a setting is on (see below); without it, it is dead.
-- A refund that fails later (REFUND_FAILED, REFUNDED_REVERSED) has been told by then.
+- All events of one dispute share its `pspReference`. CHARGEBACK takes money, CHARGEBACK_REVERSED
+  returns it, SECOND_CHARGEBACK takes it again: three movements. The latter two name the payment
+  only if a setting is on (see below); without it, they are dead.
+- A refund can fail after its REFUND was told: REFUND_FAILED and REFUNDED_REVERSED return its money,
+  once.
 - Amounts are in minor units, with four exceptions from ISO 4217.
 - `success` and `live` are the texts "true" and "false".
 
 Uncertain: whether a chargeback's amount is always in the payment's currency; whether
-REFUND_WITH_DATA always names the payment (a refund without one is told without its original).
+REFUND_WITH_DATA always names the payment (a refund without one is told without its original);
+whether money moves with PREARBITRATION_WON and PREARBITRATION_LOST, which are not told.
 """
 
 import base64
@@ -57,7 +59,10 @@ SETUP = Setup(
         "CANCEL_OR_REFUND",
         "REFUND_WITH_DATA",
         "CHARGEBACK",
+        "CHARGEBACK_REVERSED",
         "SECOND_CHARGEBACK",
+        "REFUND_FAILED",
+        "REFUNDED_REVERSED",
     ),
     secret="The HMAC key: in the webhook, Security, Generate new HMAC key; 64 hexadecimal digits. It "
     "works about a minute after the webhook is saved.",
@@ -244,10 +249,22 @@ def authorisation(event: Event) -> Payment | Ignored:
         return Ignored("no_money_moved")
     if not event.data.integer("amount", "value"):
         is_trial = _additional(event.data).text_or_none("metadata.datafast_trial") == "true"
-        return payment(event, Kind.TRIAL) if is_trial else Ignored("zero_amount")
-    if event.settings["charge_on"] == "capture":
-        return Ignored("told_by_CAPTURE")
-    return payment(event, Kind.CHARGE)
+        return payment(event, Kind.TRIAL if is_trial else Kind.CHARGE)
+    held = payment(event, Kind.CHARGE)
+    if event.settings["charge_on"] != "capture":
+        return held
+    # Not its subscription: this would look like the beginning of one.
+    return Ignored(
+        "told_by_CAPTURE",
+        transaction_id=held.transaction_id,
+        occurred_at=held.occurred_at,
+        customer_id=held.customer_id,
+        email=held.email,
+        name=held.name,
+        visitor_id=held.visitor_id,
+        reference=held.reference,
+        test=held.test,
+    )
 
 
 def capture(event: Event) -> Payment | Ignored:
@@ -281,8 +298,20 @@ def dispute(event: Event) -> Payment | Ignored:
     status = _additional(event.data).text_or_none("disputeStatus")
     if not event.data.flag("success") or status == "Won":
         return Ignored("no_money_moved")
-    original = event.data.text("originalReference")
-    return replace(payment(event, Kind.DISPUTE), original_id=original)
+    taken = replace(payment(event, Kind.DISPUTE), original_id=event.data.text("originalReference"))
+    if event.type == "SECOND_CHARGEBACK":
+        return replace(taken, transaction_id=f"{taken.transaction_id}:second")
+    return taken
+
+
+def returned(event: Event) -> Payment | Ignored:
+    """`CHARGEBACK_REVERSED`, `REFUND_FAILED`, `REFUNDED_REVERSED`: the money comes back."""
+    if not event.data.flag("success"):
+        return Ignored("no_money_moved")
+    how = "won" if event.type == "CHARGEBACK_REVERSED" else "returned"
+    again = payment(event, Kind.REINSTATED)
+    id, original = f"{again.transaction_id}:{how}", event.data.text("originalReference")
+    return replace(again, transaction_id=id, original_id=original)
 
 
 # https://docs.adyen.com/development-resources/currency-codes
@@ -298,6 +327,7 @@ def payment(event: Event, kind: Kind) -> Payment:
     currency = money.currency(item, "amount", "currency")
     customer = extra.text_or_none("shopperReference")
     standing = extra.text_or_none("recurringProcessingModel") in STANDING
+    is_paid = kind in {Kind.CHARGE, Kind.TRIAL}
     return Payment(
         kind=kind,
         transaction_id=item.text("pspReference"),
@@ -310,6 +340,8 @@ def payment(event: Event, kind: Kind) -> Payment:
         email=extra.text_or_none("shopperEmail"),
         name=extra.text_or_none("cardHolderName"),
         visitor_id=visitor.find(_metadata(extra)),
+        # A refund's is its own.
+        reference=item.text_or_none("merchantReference") if is_paid else None,
         test=item.text("live") == "false",
     )
 
@@ -348,6 +380,9 @@ EVENTS: dict[str, Mapper] = {
     "CANCEL_OR_REFUND": cancel_or_refund,
     "CHARGEBACK": dispute,
     "SECOND_CHARGEBACK": dispute,
+    "CHARGEBACK_REVERSED": returned,
+    "REFUND_FAILED": returned,
+    "REFUNDED_REVERSED": returned,
 }
 
 IGNORED = {
@@ -358,15 +393,12 @@ IGNORED = {
     "OFFER_CLOSED": "no_money_moved",
     "PENDING": "no_money_moved",
     "CAPTURE_FAILED": "capture_failed",
-    "REFUND_FAILED": "refund_did_not_stand",
-    "REFUNDED_REVERSED": "refund_did_not_stand",
     "POSTPONED_REFUND": "no_money_moved",
     "VOID_PENDING_REFUND": "no_money_moved",
     "NOTIFICATION_OF_CHARGEBACK": "nothing_taken_yet",
     "NOTIFICATION_OF_FRAUD": "nothing_taken_yet",
     "REQUEST_FOR_INFORMATION": "nothing_taken_yet",
-    "CHARGEBACK_REVERSED": "money_came_back",
-    "PREARBITRATION_WON": "money_came_back",
+    "PREARBITRATION_WON": "told_by_CHARGEBACK_REVERSED",
     "PREARBITRATION_LOST": "told_by_CHARGEBACK",
     "ORDER_OPENED": "told_by_AUTHORISATION",
     "ORDER_CLOSED": "told_by_AUTHORISATION",

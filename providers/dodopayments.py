@@ -2,8 +2,7 @@
 
 Quirks:
 - A body is the state when it is delivered, not when the event happened, and order is not kept: a
-  `dispute.opened` may say that it is won by now. What is told is what the event's type says, unless
-  the later state says that no money was taken.
+  `dispute.opened` may say that it is won by now. What is told is what the event's type says.
 - `payment.succeeded` tells all money in. `subscription.active` and `subscription.renewed` come with
   the same charge and are not counted.
 - `charge_type` is null for a one-off payment and absent from older bodies. `plan_change` and
@@ -18,13 +17,17 @@ Quirks:
 - A refund or dispute does not carry the payment's metadata.
 - A dispute's amount is text in the SDK's model and an integer in the command-line tool; both are
   minor units (the text's unit is uncertain, so one with a decimal point is refused, not guessed).
-- A dispute that is opened holds the money at once, and counts. If it is won later, DataFast has no
-  way to take it back. One that ends by `dispute.expired` was told when it was opened.
+- A dispute that is opened holds the money at once, and counts; if it is won or cancelled, the money
+  returns. One that ends by `dispute.expired` was told when it was opened. Uncertain: whether one
+  that is won can be lost later under the same id (`dispute_stage`); that loss would not be told.
+- A payment does not say when its subscription began; `subscription.active` does.
 - Nothing in a body but the host of `payment_link` says that it is from test mode.
 """
 
 import hashlib
+from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 from relay import money, visitor
 from relay.errors import PayloadError
@@ -45,6 +48,8 @@ SETUP = Setup(
         "dispute.opened",
         "dispute.accepted",
         "dispute.lost",
+        "dispute.won",
+        "dispute.cancelled",
         "subscription.active",
     ),
     secret="The signing secret on the endpoint's page; it begins with whsec_. After Rotate secret "
@@ -75,7 +80,7 @@ SIGNATURE = StandardWebhooks()
 
 # https://docs.dodopayments.com/developer-resources/webhooks/intents/payment
 _RECURRENCES = {"new": Recurrence.FIRST, "renewal": Recurrence.RENEWAL}
-_GIVEN_BACK = {"dispute_won", "dispute_cancelled"}
+_RETURNS = {"dispute.won", "dispute.cancelled"}
 _TEST_CHECKOUT = "https://test."
 
 
@@ -119,25 +124,28 @@ def refund(event: Event) -> Payment | Ignored:
 def dispute(event: Event) -> Payment | Ignored:
     """`dispute.*`: all events of one dispute have its id, so they are one movement of money."""
     disputed = event.data
-    if disputed.text_or_none("dispute_status") in _GIVEN_BACK:
-        return Ignored("nothing_taken")
     if "." in disputed.text("amount"):
         reason, path = "wrong_amount", disputed.at("amount").path
         raise PayloadError(reason, path, "minor units are wanted, this has a decimal point")
     id, original_id = disputed.text("dispute_id"), disputed.text("payment_id")
-    return payment(event, Kind.DISPUTE, id, "amount", original_id)
+    if event.type not in _RETURNS:
+        return payment(event, Kind.DISPUTE, id, "amount", original_id)
+    returned = payment(event, Kind.REINSTATED, f"{id}:won", "amount", original_id)
+    # The body's only time is that of the opening.
+    return replace(returned, occurred_at=event.occurred_at or returned.occurred_at)
 
 
 def activated(event: Event) -> Payment | Ignored:
     """`subscription.active`: a free trial, if it is activated within the trial's days."""
     begun = event.data
+    created_at, reason = begun.time("created_at"), "no_trial"
     if not begun.at("trial_period_days"):
-        return Ignored("told_by_payment.succeeded")
-    if begun.at("trial_amount"):
-        return Ignored("paid_trial")
-    created_at = begun.time("created_at")
-    days = ((event.occurred_at or created_at) - created_at).days
-    return trial(event) if days < begun.integer("trial_period_days") else Ignored("no_trial")
+        reason = "told_by_payment.succeeded"
+    elif begun.at("trial_amount"):
+        reason = "paid_trial"
+    elif ((event.occurred_at or created_at) - created_at).days < begun.integer("trial_period_days"):
+        return trial(event)
+    return Ignored(reason, occurred_at=created_at, subscribed_at=created_at, **about(event))
 
 
 def trial(event: Event) -> Payment:
@@ -155,7 +163,6 @@ def payment(
     """What the movements have in common; `amount` is the field that holds it, None for nothing."""
     data = event.data
     currency = money.currency(data, "currency")
-    in_test = (data.text_or_none("payment_link") or "").startswith(_TEST_CHECKOUT)
     return Payment(
         kind=kind,
         transaction_id=id,
@@ -164,13 +171,22 @@ def payment(
         occurred_at=data.time("created_at"),
         recurrence=recurrence(data) if kind is Kind.CHARGE else None,
         original_id=original_id,
-        subscription_id=data.text_or_none("subscription_id"),
-        customer_id=data.text_or_none("customer", "customer_id"),
-        email=data.text_or_none("customer", "email"),
-        name=data.text_or_none("customer", "name"),
-        visitor_id=visitor.find(data.at("metadata")),
-        test=event.settings["test"] or in_test,
+        **about(event),
     )
+
+
+def about(event: Event) -> dict[str, Any]:
+    """Whom an event is about."""
+    data = event.data
+    in_test = (data.text_or_none("payment_link") or "").startswith(_TEST_CHECKOUT)
+    return {
+        "subscription_id": data.text_or_none("subscription_id"),
+        "customer_id": data.text_or_none("customer", "customer_id"),
+        "email": data.text_or_none("customer", "email"),
+        "name": data.text_or_none("customer", "name"),
+        "visitor_id": visitor.find(data.at("metadata")),
+        "test": event.settings["test"] or in_test,
+    }
 
 
 # https://docs.dodopayments.com/developer-resources/webhooks/intents/webhook-events-guide
@@ -180,6 +196,8 @@ EVENTS: dict[str, Mapper] = {
     "dispute.opened": dispute,
     "dispute.accepted": dispute,
     "dispute.lost": dispute,
+    "dispute.won": dispute,
+    "dispute.cancelled": dispute,
     "subscription.active": activated,
 }
 
@@ -191,8 +209,6 @@ IGNORED = {
     "subscription.renewed": "told_by_payment.succeeded",
     "dispute.challenged": "told_by_dispute.opened",
     "dispute.expired": "told_by_dispute.opened",
-    "dispute.cancelled": "nothing_taken",
-    "dispute.won": "nothing_taken",
     "refund.failed": "not_refunded",
     "payment.cancelled": "no_money_moved",
     "payment.failed": "no_money_moved",

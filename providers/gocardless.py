@@ -5,14 +5,16 @@ Quirks:
   request holds up to 250 events; each is read back and told by itself.
 - A payment is counted when it is `confirmed`. `paid_out` is the same money on its way to you.
 - A refund is counted when it is `paid`, not when it is `created`: until then it can be cancelled
-  or fail. If it bounces later, nothing puts the revenue back.
+  or fail. If it comes back after that (its earlier events are asked for), its money returns, once,
+  under the id `RF…:returned`. Which of `failed`, `bounced`, `funds_returned` tell of it is uncertain.
 - A payment can fail after it was confirmed, when the bank's word is late. `payments.failed` does
   not say so; the payment's earlier events do, and are asked for. `late_failure_settled` may follow
   for the same money. Both carry the id `PM…:late_failure`, so that it is taken back once.
-- A failed or charged-back payment keeps its id when it is collected again, and a chargeback can be
-  cancelled: that second arrival of the money is not told.
-- Whether a subscription's payment is its first is not said: left to the ledger. An instalment is a
-  part of one purchase, nothing renews: one-time. There are no trials, only a later start date.
+- A chargeback that is cancelled returns the money. A failed payment keeps its id when it is collected
+  again: that second arrival of the money is not told.
+- Whether a subscription's payment is its first is not said: left to the ledger, with the day on which
+  the subscription's first payment is charged. An instalment is a part of one purchase, nothing
+  renews: one-time. There are no trials, only a later start date.
 - The metadata of a subscription or of an instalment schedule does not seem to be copied to its
   payments (uncertain), so it is read as well when the payment names no visitor.
 - Sandbox events say so in no signed place: what is read from the sandbox's API is a test.
@@ -23,6 +25,7 @@ Quirks:
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from relay import money, visitor
 from relay.errors import FetchError, PayloadError
@@ -45,7 +48,11 @@ SETUP = Setup(
         "payments.failed",
         "payments.late_failure_settled",
         "payments.charged_back",
+        "payments.chargeback_cancelled",
         "refunds.paid",
+        "refunds.failed",
+        "refunds.bounced",
+        "refunds.funds_returned",
     ),
     secret="The secret that is shown when you create the webhook endpoint. Besides it, `api_key` is "
     "an access token: Developers, Create, Access token, read-only.",
@@ -74,7 +81,13 @@ SIGNATURE = BodyHmac("Webhook-Signature")
 
 # An id becomes part of a path: letters, digits and _ only.
 _ID = re.compile(r"[0-9A-Za-z_]{2,64}", re.ASCII)
-_CAME_BACK = ("cancelled", "bounced", "failed", "funds_returned")
+# What these mean depends on what happened to the same resource before.
+_ASKS_FOR_HISTORY = {
+    "payments.failed": "payment",
+    "refunds.failed": "refund",
+    "refunds.bounced": "refund",
+    "refunds.funds_returned": "refund",
+}
 
 
 def parse(request: Received) -> list[Event]:
@@ -131,12 +144,13 @@ def _complete(event: Event, api: Api) -> Event:
     headers = {"Authorization": f"Bearer {token}", "GoCardless-Version": "2015-07-06"}
     reader = _Reader(api, headers)
     found = {"event": event.data}
-    if event.type == "payments.failed":
-        history = api.get_or_none(f"/events?payment={_linked('payment', event.data)}", headers)
+    name = _ASKS_FOR_HISTORY.get(event.type)
+    if name:
+        history = api.get_or_none(f"/events?{name}={_linked(name, event.data)}", headers)
         found["history"] = history.at("events") if history else Payload([])
-        if not _was_confirmed(_together(event, found).data):
+        if not _was_done(_together(event, found).data):
             return _together(event, found)
-    if event.type == "refunds.paid":
+    if event.type.startswith("refunds."):
         found["refund"] = reader.get("refund", event.data)
         # A refund stands without its payment, and can be one of a mandate.
         found["payment"] = reader.get_or_none("payment", found["refund"])
@@ -149,10 +163,13 @@ def _background(reader: _Reader, found: Mapping[str, Payload]) -> dict[str, Payl
     """Who paid, and where else the visitor's id may stand."""
     paid = found["payment"]
     mandate = reader.get_or_none("mandate", paid or found.get("refund", paid))
-    background = {"mandate": mandate, "customer": reader.get_or_none("customer", mandate)}
+    background = {
+        "mandate": mandate,
+        "customer": reader.get_or_none("customer", mandate),
+        "subscription": reader.get_or_none("subscription", paid),
+    }
     if not visitor.find(paid.at("metadata"), found["event"].at("resource_metadata")):
-        for name in ("subscription", "instalment_schedule"):
-            background[name] = reader.get_or_none(name, paid)
+        background["instalment_schedule"] = reader.get_or_none("instalment_schedule", paid)
     return background
 
 
@@ -164,11 +181,12 @@ def _is_made_up(event: Event) -> bool:
     return event.id.startswith("EVTEST")
 
 
-def _was_confirmed(data: Payload) -> bool:
-    """Whether the payment was confirmed before this event."""
-    now = data.time("event", "created_at")
+def _was_done(data: Payload) -> bool:
+    """Whether the payment was confirmed, or the refund paid, before this event."""
+    now, kind = data.time("event", "created_at"), data.text("event", "resource_type")
+    done = (kind, {"payments": "confirmed", "refunds": "paid"}.get(kind))
     return any(
-        (each.at("resource_type").value, each.at("action").value) == ("payments", "confirmed")
+        (each.at("resource_type").value, each.at("action").value) == done
         and each.time("created_at") < now
         for each in data.items("history")
     )
@@ -182,34 +200,45 @@ def charge(event: Event) -> Payment | Ignored:
 
 
 def refund(event: Event) -> Payment | Ignored:
-    """`refunds.paid`: this refund's amount, unless it has come back since."""
-    if event.data.at("refund", "status").value in _CAME_BACK:
-        return Ignored("refund_failed")
+    """`refunds.paid`: this refund's amount."""
     original_id = event.data.at("refund").text_or_none("links", "payment")
     return movement(event, Kind.REFUND, original_id=original_id)
 
 
+def returned(event: Event) -> Payment | Ignored:
+    """`refunds.failed` and the like: the refund's money is back, if it had been paid."""
+    if not event.data.at("history") or not _was_done(event.data):
+        return Ignored("refund_failed")
+    original_id = event.data.at("refund").text_or_none("links", "payment")
+    return movement(event, Kind.REINSTATED, original_id=original_id, suffix=":returned")
+
+
 def charged_back(event: Event) -> Payment | Ignored:
     """`payments.charged_back`: the customer's bank took all of the payment back."""
-    return taken_back(event, "charged_back")
+    return whole(event, Kind.DISPUTE, "charged_back")
+
+
+def chargeback_cancelled(event: Event) -> Payment | Ignored:
+    """`payments.chargeback_cancelled`: and gave it back."""
+    return whole(event, Kind.REINSTATED, "chargeback_cancelled")
 
 
 def late_failure(event: Event) -> Payment | Ignored:
     """`payments.late_failure_settled`: a confirmed payment did not arrive after all."""
-    return taken_back(event, "late_failure")
+    return whole(event, Kind.DISPUTE, "late_failure")
 
 
 def failed(event: Event) -> Payment | Ignored:
     """`payments.failed`: mostly nothing was ever collected; else a late failure."""
-    if event.data.at("history") and _was_confirmed(event.data):
+    if event.data.at("history") and _was_done(event.data):
         return late_failure(event)
     return Ignored("no_money_moved")
 
 
-def taken_back(event: Event, how: str) -> Payment | Ignored:
-    """A dispute over the whole payment. It has no id of its own, so it gets one."""
+def whole(event: Event, kind: Kind, how: str) -> Payment | Ignored:
+    """All of the payment goes back or returns. That has no id of its own, so it gets one."""
     id = event.data.at("payment").text_or_none("id")
-    return movement(event, Kind.DISPUTE, original_id=id, suffix=f":{how}")
+    return movement(event, kind, original_id=id, suffix=f":{how}")
 
 
 def movement(
@@ -224,7 +253,7 @@ def movement(
     if _is_made_up(event) and not event.data.at("payment") and not event.data.at("refund"):
         return Ignored("dashboard_test")
     paid, customer = event.data.at("payment"), event.data.at("customer")
-    moved = event.data.at("refund") if kind is Kind.REFUND else paid
+    moved = event.data.at("refund") if event.type.startswith("refunds.") else paid
     currency = money.currency(moved, "currency")
     holders = ("payment", "subscription", "instalment_schedule", "mandate", "customer")
     notes = [event.data.at(holder, "metadata") for holder in holders]
@@ -238,6 +267,7 @@ def movement(
         recurrence=recurrence,
         original_id=original_id,
         subscription_id=paid.text_or_none("links", "subscription"),
+        subscribed_at=began(event.data.at("subscription")),
         customer_id=event.data.at("mandate").text_or_none("links", "customer"),
         email=customer.text_or_none("email"),
         name=" ".join(filter(None, names)) or customer.text_or_none("company_name"),
@@ -246,13 +276,24 @@ def movement(
     )
 
 
+# https://developer.gocardless.com/api-reference/#core-endpoints-subscriptions
+def began(subscription: Payload) -> datetime | None:
+    """The day on which the subscription's first payment is charged."""
+    start = Payload(f"{subscription.at('start_date').value}T00:00:00Z")
+    return start.time_or_none() or subscription.time_or_none("created_at")
+
+
 # https://developer.gocardless.com/api-reference/#core-endpoints-events
 EVENTS: dict[str, Mapper] = {
     "payments.confirmed": charge,
     "payments.failed": failed,
     "payments.late_failure_settled": late_failure,
     "payments.charged_back": charged_back,
+    "payments.chargeback_cancelled": chargeback_cancelled,
     "refunds.paid": refund,
+    "refunds.failed": returned,
+    "refunds.bounced": returned,
+    "refunds.funds_returned": returned,
 }
 
 IGNORED = {
@@ -263,15 +304,11 @@ IGNORED = {
     "payments.customer_approval_denied": "no_money_moved",
     "payments.cancelled": "no_money_moved",
     "payments.paid_out": "told_by_payments.confirmed",
-    "payments.chargeback_cancelled": "chargeback_undone",
     "payments.chargeback_settled": "told_by_payments.charged_back",
     "payments.surcharge_fee_debited": "fee",
     "payments.surcharge_fee_credited": "fee",
     "refunds.created": "told_by_refunds.paid",
     "refunds.refund_settled": "told_by_refunds.paid",
-    "refunds.failed": "refund_failed",
-    "refunds.bounced": "refund_failed",
-    "refunds.funds_returned": "refund_failed",
     "subscriptions.created": "no_money_moved",
     "subscriptions.payment_created": "not_collected_yet",
     "subscriptions.cancelled": "no_money_moved",

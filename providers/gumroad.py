@@ -14,13 +14,14 @@ Quirks ("the source" is Gumroad's own code, which is public: github.com/antiwork
 - A pre-order's ping has a price, but the card is charged later, as a sale of its own.
 - "Send test ping" sends the latest sale again with `test` and no `resource_name`: its event has an
   id of its own, so that it cannot swallow that sale.
-- Refunds and disputes have no time and no id of their own. Their time is that of receipt; their
-  ids are the sale's with a suffix. A dispute that is won does not undo the one that was told.
+- Refunds and disputes have no time, no amount and no id of their own. Their time is that of receipt;
+  their ids are the sale's with a suffix. A dispute is taken to be over the whole price, and so is
+  what returns when it is won: after a partial refund that may be too much.
 - The ping of a partial refund names no amount, and the next one of the same sale is the same bytes:
   each is a hint to read the sale. Without `access_token` its event is dead; replay it with one.
-- Gumroad tells only how much has been taken back of a sale so far. Such a refund's id ends in that
-  sum (in cents), and its amount is that sum: exact for the first one. When another refund or a
-  dispute follows, what was told before is in it again; only the ledger could subtract it.
+- Gumroad tells only how much has been taken back of a sale so far. A partial refund's id ends in that
+  sum (in cents), and its amount is that sum, as a full refund's is the price: they are cumulative.
+- When a membership began is said nowhere in a sale; only, in the API's answer, when its trial ends.
 - What is left of a sale is told in the listing's currency. Unless that is USD a partial refund is
   not told at all: its event is dead with `unknown_refund_amount`.
 - Gumroad tries again only after 499, 500, 502, 503 and 504, three times within a quarter of an hour
@@ -28,6 +29,7 @@ Quirks ("the source" is Gumroad's own code, which is public: github.com/antiwork
 """
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from urllib.parse import quote
 
@@ -173,11 +175,15 @@ def refund(event: Event) -> Payment | Ignored:
 
 
 def dispute(event: Event) -> Payment | Ignored:
-    """`dispute`: a chargeback was opened. One that is won keeps `disputed`, so that is asked first."""
+    """`dispute`: a chargeback was opened. By now it may be won, which has a ping of its own."""
     ping = event.data
-    if ping.flag("dispute_won"):
-        return Ignored("dispute_won")
     return payment(event, Kind.DISPUTE, f"{ping.text('sale_id')}:dispute", price(ping))
+
+
+def dispute_won(event: Event) -> Payment | Ignored:
+    """`dispute_won`: the money returns."""
+    ping = event.data
+    return payment(event, Kind.REINSTATED, f"{ping.text('sale_id')}:dispute_won", price(ping))
 
 
 def price(ping: Payload) -> Decimal:
@@ -208,7 +214,7 @@ def payment(
 ) -> Payment:
     """What the movements have in common."""
     ping, gift = event.data, event.data.flag("is_gift_receiver_purchase")
-    takes_back = kind in {Kind.REFUND, Kind.DISPUTE}
+    is_sale = kind in {Kind.CHARGE, Kind.TRIAL}
     return Payment(
         kind=kind,
         transaction_id=id,
@@ -216,8 +222,10 @@ def payment(
         currency="USD",
         occurred_at=event.occurred_at or ping.time("sale_timestamp"),
         recurrence=recurrence,
-        original_id=ping.text("sale_id") if takes_back else None,
+        original_id=None if is_sale else ping.text("sale_id"),
+        cumulative=kind is Kind.REFUND,
         subscription_id=ping.text_or_none("subscription_id"),
+        subscribed_at=paid_from(ping.at(_READ)),
         customer_id=None if gift else ping.text_or_none("purchaser_id"),
         email=ping.text_or_none("gifter_email" if gift else "email"),
         name=None if gift else ping.text_or_none("full_name"),
@@ -226,11 +234,24 @@ def payment(
     )
 
 
+def paid_from(sale: Payload) -> datetime | None:
+    """The day on which the membership's trial ends ("Mar 8, 2026"), if it had one."""
+    try:
+        text = f"{sale.at('free_trial_ends_on').value} +0000"
+        return datetime.strptime(text, "%b %d, %Y %z")
+    except ValueError:
+        return None
+
+
 # https://gumroad.com/api#resource-subscriptions
-EVENTS: dict[str, Mapper] = {"sale": sale, "refund": refund, "dispute": dispute}
+EVENTS: dict[str, Mapper] = {
+    "sale": sale,
+    "refund": refund,
+    "dispute": dispute,
+    "dispute_won": dispute_won,
+}
 
 IGNORED = {
-    "dispute_won": "dispute_won",
     "cancellation": "no_money_moved",
     "subscription_updated": "no_money_moved",
     "subscription_ended": "no_money_moved",

@@ -8,11 +8,14 @@ Quirks:
   chargebacks are taken as the same hint, so a source may receive both kinds. All else is ignored.
 - A payment stays `paid` after it was refunded or charged back. `amountRemaining` can exceed
   `amount` (iDEAL), so it says nothing about refunds.
-- A refund counts once it is `refunded`: from `processing` it can still become `failed`, and what was
-  told to DataFast cannot be taken back. Mollie calls for `processing`, `refunded` and `failed`.
-- A chargeback counts at once, since its money is gone. One that was reversed before it was seen is
-  ignored; one that is reversed later stays told.
-- The first automatic charge after a trial is `recurring` as well, so that recurrence is unknown.
+- A refund counts once it is `refunded`: from `processing` it can still become `failed`. Mollie calls
+  for `processing`, `refunded` and `failed`.
+- A chargeback counts at once, since its money is gone. One with `reversedAt` is two events, even if
+  both are seen at once: the loss and the return.
+- The first automatic charge after a trial is `recurring` as well, so that recurrence is unknown, and
+  the subscription is asked for its `startDate`. A paid `first` payment belongs to no subscription:
+  where it stands for the first period, the first automatic charge still looks like the first.
+- `metadata.order_id`, as Mollie's own examples have it, is taken for the owner's reference.
 - A paid `first` payment of 0.00 sets up a mandate, which mostly begins a trial. Uncertain: it can
   also be a card that is only being saved, and Mollie's answer does not tell the two apart.
 - With manual capture less than `amount` may be taken, hence `amountCaptured` where it is above 0.
@@ -25,7 +28,8 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 
 from relay import money, visitor
@@ -43,7 +47,7 @@ SETUP = Setup(
     "and payment link. Nothing is set in the dashboard. If you prefer one webhook for the whole "
     "account (Dashboard, Developers, Webhooks), use the same URL, the events below with their full "
     "payload, and put its secret into `signing_secret`.",
-    events=("payment.paid", "refund.refunded", "chargeback.received"),
+    events=("payment.paid", "refund.refunded", "chargeback.received", "chargeback.reversed"),
     secret="Invent it (`openssl rand -hex 24`); it is the last part of the URL. The API key that the "
     "payments are read with is in Dashboard, Developers, API keys.",
     visitor="In `metadata` of the payment. A subscription hands its metadata on to its payments.",
@@ -170,15 +174,20 @@ def fetch(event: Event, api: Api) -> list[Event]:
     paid = api.get(path, headers).object()
     known = {"payment": paid.value}
     if paid.text("status") == "paid" and paid.at("customerId"):
-        customer = api.get_or_none(f"/v2/customers/{plain_id(paid, 'customerId')}", headers)
+        path = f"/v2/customers/{plain_id(paid, 'customerId')}"
+        customer = api.get_or_none(path, headers)
         known["customer"] = customer.value if customer else None
+        if paid.at("subscriptionId"):
+            path += f"/subscriptions/{plain_id(paid, 'subscriptionId')}"
+            subscription = api.get_or_none(path, headers)
+            known["subscription"] = subscription.value if subscription else None
+    chargebacks = list(embedded(paid, "chargebacks"))
+    returned = [it for it in chargebacks if it.at("reversedAt")]
     return [
         state_of("payment", paid, paid.text("status"), known),
         *(state_of("refund", it, it.text("status"), known) for it in embedded(paid, "refunds")),
-        *(
-            state_of("chargeback", it, "reversed" if it.at("reversedAt") else "received", known)
-            for it in embedded(paid, "chargebacks")
-        ),
+        *(state_of("chargeback", it, "received", known) for it in chargebacks),
+        *(state_of("chargeback", it, "reversed", known) for it in returned),
     ]
 
 
@@ -225,6 +234,14 @@ def dispute(event: Event) -> Payment | Ignored:
     return payment(event, event.data.object("chargeback"), kind=Kind.DISPUTE)
 
 
+def returned(event: Event) -> Payment | Ignored:
+    """A chargeback that is reversed: its money is back."""
+    chargeback = event.data.object("chargeback")
+    again = payment(event, chargeback, kind=Kind.REINSTATED)
+    id, moment = f"{again.transaction_id}:reversed", chargeback.time("reversedAt")
+    return replace(again, transaction_id=id, occurred_at=moment)
+
+
 def payment(
     event: Event,
     moved: Payload,
@@ -235,7 +252,7 @@ def payment(
 ) -> Payment:
     """What the movements have in common. `moved` is the payment, refund or chargeback itself."""
     paid, customer = event.data.object("payment"), event.data.at("customer")
-    takes_back = kind in {Kind.REFUND, Kind.DISPUTE}
+    subscription, is_paid = event.data.at("subscription"), kind in {Kind.CHARGE, Kind.TRIAL}
     return Payment(
         kind=kind,
         transaction_id=moved.text("id"),
@@ -243,22 +260,37 @@ def payment(
         currency=money.currency(moved, amount, "currency"),
         occurred_at=moved.time("paidAt") if moved.at("paidAt") else moved.time("createdAt"),
         recurrence=recurrence,
-        original_id=paid.text("id") if takes_back else None,
+        original_id=None if is_paid else paid.text("id"),
         subscription_id=paid.text_or_none("subscriptionId"),
+        subscribed_at=began(subscription),
         customer_id=paid.text_or_none("customerId"),
         email=customer.text_or_none("email") or paid.text_or_none("billingAddress", "email"),
         name=customer.text_or_none("name")
         or paid.text_or_none("details", "consumerName")
         or paid.text_or_none("details", "cardHolder"),
-        visitor_id=visitor.find(paid.at("metadata"), customer.at("metadata")),
+        visitor_id=visitor.find(*(it.at("metadata") for it in (paid, subscription, customer))),
+        reference=reference(paid.at("metadata", "order_id")),
         test=paid.text_or_none("mode") == "test",
     )
+
+
+# https://docs.mollie.com/reference/get-subscription
+def began(subscription: Payload) -> datetime | None:
+    """The day of the first automatic charge, which is after a trial."""
+    start = Payload(f"{subscription.at('startDate').value}T00:00:00Z")
+    return start.time_or_none() or subscription.time_or_none("createdAt")
+
+
+def reference(order_id: Payload) -> str | None:
+    """The owner's order, if what stands there is one: metadata can be anything."""
+    return None if isinstance(order_id.value, bool | dict | list) else order_id.text_or_none()
 
 
 EVENTS: dict[str, Mapper] = {
     "payment.paid": charge,
     "refund.refunded": refund,
     "chargeback.received": dispute,
+    "chargeback.reversed": returned,
 }
 
 # https://docs.mollie.com/docs/refunds and https://docs.mollie.com/reference/webhooks-new
@@ -274,7 +306,6 @@ IGNORED = {
     "refund.processing": "not_refunded_yet",
     "refund.failed": "no_money_moved",
     "refund.canceled": "no_money_moved",
-    "chargeback.reversed": "money_came_back",
     "payment-link.paid": "told_by_payment.paid",
     "sales-invoice.created": "no_money_moved",
     "sales-invoice.issued": "no_money_moved",

@@ -13,12 +13,17 @@ Quirks:
 - Two shapes of everything: v2 has `amount.value`, `currency_code`, `status` and `custom_id`, v1 has
   `amount.total`, `currency`, `state` and `custom`. Refunds of v1 come with either sign.
 - A sale does not say whether it is the first of its subscription, and some lack `custom`: both are
-  left to the ledger. A free trial makes no sale, only BILLING.SUBSCRIPTION.ACTIVATED.
+  left to the ledger. BILLING.SUBSCRIPTION.ACTIVATED says when the subscription began and whose it
+  is; it can come again later (uncertain), so what counts in it is `start_time`. A free trial makes no
+  sale, only that event.
+- `custom_id` is the visitor, or else the owner's own reference; failing that, `invoice_id` is.
 - A v2 refund or reversal names its capture in a link; a v1 reversal names nothing but itself.
 - A dispute counts when it is opened, since PayPal as a rule holds the money from then on, and
   when it is lost, under the same id. A reversal or refund of the same payment has an id of its own:
-  that they are one loss can be seen only by the payment they name. A dispute that is won later
-  gives nothing back here: DataFast has no event for it.
+  that they are one loss can be seen only by the payment they name. A dispute that ends in the
+  seller's favour, is cancelled or denied gives the money back. RESOLVED_WITH_PAYOUT (PayPal may pay
+  either side), ACCEPTED and NONE do not say that it does, so the loss stays told.
+- There is no event for a reversal that is cancelled.
 - No e-mail and no name in captures and sales. They, and first or renewal, could be asked of
   PayPal's API; this version asks nothing.
 """
@@ -355,24 +360,30 @@ def moved(event: Event) -> Payment | Ignored:
         original_id=None if kind is Kind.CHARGE else original(resource),
         subscription_id=subscription_id,
         visitor_id=visitor.find(resource.at("custom_id"), resource.at("custom")),
+        reference=reference(resource) if kind is Kind.CHARGE else None,
         test=is_test(event),
     )
 
 
 def dispute(event: Event) -> Payment | Ignored:
-    """Opened (PayPal holds the money from then on) or lost, under the dispute's own id."""
+    """Opened (PayPal holds the money from then on), lost or won, under the dispute's own id."""
     disputed = event.data.at("resource")
-    taken, time = disputed.at("dispute_amount"), "create_time"
+    kind, id, time = Kind.DISPUTE, disputed.text("dispute_id"), "create_time"
+    taken = disputed.at("dispute_amount")
     if event.type == "CUSTOMER.DISPUTE.RESOLVED":
-        outcome = disputed.at("dispute_outcome")
-        if outcome.text_or_none("outcome_code") != "RESOLVED_BUYER_FAVOUR":
-            return Ignored("dispute_not_lost")
-        taken, time = outcome.at("amount_refunded") or taken, "update_time"
+        outcome, time = disputed.at("dispute_outcome"), "update_time"
+        code = outcome.text_or_none("outcome_code")
+        if code in _RETURNS:
+            kind, id = Kind.REINSTATED, f"{id}:won"
+        elif code == "RESOLVED_BUYER_FAVOUR":
+            taken = outcome.at("amount_refunded") or taken
+        else:
+            return Ignored("dispute_not_decided")
     amount, currency = money_at(taken.object())
     transaction = disputed.at("disputed_transactions", 0)
     return Payment(
-        kind=Kind.DISPUTE,
-        transaction_id=disputed.text("dispute_id"),
+        kind=kind,
+        transaction_id=id,
         amount=amount,
         currency=currency,
         occurred_at=moment(event, time, "create_time"),
@@ -392,28 +403,35 @@ def activated(event: Event) -> Payment | Ignored:
     charged = any(
         it.get("tenure_type") == "REGULAR" and it.get("cycles_completed") for it in cycles
     )
-    if not on_trial or charged or billing.at("last_payment"):
-        return Ignored("no_trial")
     id, subscriber = subscription.text("id"), subscription.at("subscriber")
     names = (subscriber.text_or_none("name", part) for part in ("given_name", "surname"))
+    about: dict[str, Any] = {
+        "subscription_id": id,
+        "customer_id": subscriber.text_or_none("payer_id"),
+        "email": subscriber.text_or_none("email_address"),
+        "name": " ".join(filter(None, names)) or None,
+        "visitor_id": visitor.find(subscription.at("custom_id")),
+        "reference": reference(subscription),
+        "test": is_test(event),
+    }
+    if not on_trial or charged or billing.at("last_payment"):
+        began = subscription.time_or_none("start_time") or subscription.time_or_none("create_time")
+        return Ignored("no_trial", occurred_at=began, subscribed_at=began, **about)
     return Payment(
         kind=Kind.TRIAL,
         transaction_id=f"{id}:trial",
         amount=Decimal(0),
         currency=None,
         occurred_at=moment(event, "status_update_time", "create_time"),
-        subscription_id=id,
-        customer_id=subscriber.text_or_none("payer_id"),
-        email=subscriber.text_or_none("email_address"),
-        name=" ".join(filter(None, names)) or None,
-        visitor_id=visitor.find(subscription.at("custom_id")),
-        test=is_test(event),
+        **about,
     )
 
 
 # The parts
 
 _KINDS = {"COMPLETED": Kind.CHARGE, "REFUNDED": Kind.REFUND, "REVERSED": Kind.DISPUTE}
+# https://developer.paypal.com/api/customer-disputes/v1/definitions/dispute_outcome
+_RETURNS = frozenset({"RESOLVED_SELLER_FAVOUR", "CANCELED_BY_BUYER", "DENIED"})
 _NOT_MOVED = frozenset({"pending", "failed", "cancelled", "denied", "declined"})
 _ORIGINAL = re.compile(r"/(?:captures?|sale)/([A-Za-z0-9]{1,64})")
 _SANDBOX = re.compile(r"https://[a-z0-9.-]+\.sandbox\.paypal\.com(?:[:/]|$)")
@@ -438,6 +456,13 @@ def original(refunded: Payload) -> str | None:
     named = refunded.text_or_none("sale_id") or refunded.text_or_none("capture_id")
     linked = (_ORIGINAL.search(str(link.get("href"))) for link in members(refunded, "links"))
     return named or next((found[1] for found in linked if found), None)
+
+
+def reference(resource: Payload) -> str | None:
+    """What the owner's own code handed to the checkout, where that is not the visitor."""
+    names = ("custom_id", "custom", "invoice_id", "invoice_number")
+    own = (resource.at(name) for name in names if not visitor.find(resource.at(name)))
+    return next(filter(None, (it.text_or_none() for it in own)), None)
 
 
 def is_test(event: Event) -> bool:

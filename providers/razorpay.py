@@ -9,12 +9,18 @@ Quirks:
 - Empty `notes` are `[]`, not `{}`. `captured` can be the text `"1"`. A failed payment can say
   `captured: true`, so it is `status` that counts.
 - The body of an event holds no id; it is in the header `x-razorpay-event-id`.
-- A dispute that is opened has taken nothing yet (`amount_deducted` is 0).
+- A dispute that is opened mostly has taken nothing yet (`amount_deducted` is 0), and one that is won
+  gives nothing back. Where Razorpay deducts at the onset, both are told by what was deducted.
+  Uncertain: whether `payment.dispute.won` then still says how much that was; with 0 it is ignored.
+- `refund.failed` does not say whether the refund had been `processed` before: it is not told.
 - Nothing in an event says whether it is from test mode: make a source of its own for it.
 """
 
 import hashlib
+from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from relay import money, visitor
 from relay.model import Event, Ignored, Kind, Payment, Received, Recurrence
@@ -35,6 +41,7 @@ SETUP = Setup(
         "refund.processed",
         "payment.dispute.created",
         "payment.dispute.lost",
+        "payment.dispute.won",
     ),
     secret="The secret that you type when you create the webhook (not the API key's secret).",
     visitor="In `notes` of the order, payment link or subscription.",
@@ -85,13 +92,7 @@ def charge(event: Event, recurrence: Recurrence) -> Payment | Ignored:
     plain_invoice = (paid.text_or_none("description") or "").startswith("Invoice #")
     if paid.at("invoice_id") and not subscription and not plain_invoice:
         recurrence = Recurrence.UNKNOWN
-    return payment(
-        event,
-        paid,
-        kind=Kind.CHARGE,
-        recurrence=recurrence,
-        subscription_id=subscription.text_or_none("id"),
-    )
+    return payment(event, paid, kind=Kind.CHARGE, recurrence=recurrence)
 
 
 def refund(event: Event) -> Payment | Ignored:
@@ -103,38 +104,44 @@ def refund(event: Event) -> Payment | Ignored:
 
 
 def dispute(event: Event) -> Payment | Ignored:
-    """`payment.dispute.*`: what was really deducted."""
+    """`payment.dispute.*`: what was really deducted; or returns, if the dispute is won."""
     disputed = event.data.object("dispute", "entity")
+    won = event.type == "payment.dispute.won"
     if not disputed.integer("amount_deducted"):
-        return Ignored("nothing_taken_yet")
-    return payment(
-        event,
-        disputed,
-        "amount_deducted",
-        kind=Kind.DISPUTE,
-        original_id=disputed.text("payment_id"),
+        return Ignored("nothing_was_taken" if won else "nothing_taken_yet")
+    original_id = disputed.text("payment_id")
+    taken = payment(event, disputed, "amount_deducted", kind=Kind.DISPUTE, original_id=original_id)
+    if not won:
+        return taken
+    return replace(
+        taken,
+        kind=Kind.REINSTATED,
+        transaction_id=f"{taken.transaction_id}:won",
+        occurred_at=event.occurred_at or taken.occurred_at,
     )
 
 
-def trial(event: Event) -> Payment | Ignored:
+def begun(event: Event) -> Payment | Ignored:
     """`subscription.authenticated`: a trial if the first charge is still to come."""
     subscription = event.data.object("subscription", "entity")
-    begun = event.occurred_at or subscription.unix_time("created_at")
-    if subscription.integer("paid_count") or not subscription.at("start_at"):
-        return Ignored("no_trial")
-    if subscription.unix_time("start_at") <= begun:
-        return Ignored("no_trial")
+    moment = event.occurred_at or subscription.unix_time("created_at")
+    starts_at = time_or_none(subscription, "start_at")
+    if subscription.integer("paid_count") or starts_at is None or starts_at <= moment:
+        return activated(event, "no_trial")
     return Payment(
         kind=Kind.TRIAL,
         transaction_id=f"{subscription.text('id')}:trial",
         amount=Decimal(0),
         currency=None,
-        occurred_at=begun,
-        subscription_id=subscription.text("id"),
-        customer_id=subscription.text_or_none("customer_id"),
-        visitor_id=visitor.find(subscription.at("notes")),
-        test=event.settings["test"],
+        occurred_at=moment,
+        **about(event),
     )
+
+
+def activated(event: Event, reason: str = "told_by_subscription.charged") -> Ignored:
+    """`subscription.activated`: whose subscription it is. It comes again after a halt."""
+    created_at = time_or_none(event.data.at("subscription", "entity"), "created_at")
+    return Ignored(reason, occurred_at=created_at, **about(event))
 
 
 def payment(
@@ -145,12 +152,9 @@ def payment(
     kind: Kind,
     recurrence: Recurrence | None = None,
     original_id: str | None = None,
-    subscription_id: str | None = None,
 ) -> Payment:
     """What the movements have in common. `moved` is the payment, refund or dispute itself."""
-    paid = event.data.at("payment", "entity")
     currency = money.currency(moved, "currency")
-    notes = (event.data.at(entity, "entity", "notes") for entity in ("payment", "subscription"))
     return Payment(
         kind=kind,
         transaction_id=moved.text("id"),
@@ -159,23 +163,41 @@ def payment(
         occurred_at=moved.unix_time("created_at"),
         recurrence=recurrence,
         original_id=original_id,
-        subscription_id=subscription_id,
-        customer_id=paid.text_or_none("customer_id"),
-        email=paid.text_or_none("email"),
-        name=paid.text_or_none("card", "name"),
-        visitor_id=visitor.find(*notes),
-        test=event.settings["test"],
+        **about(event),
     )
+
+
+def about(event: Event) -> dict[str, Any]:
+    """Whom an event is about, by its payment and its subscription, whichever it has."""
+    paid, subscription = (event.data.at(it, "entity") for it in ("payment", "subscription"))
+    customer = paid if paid.at("customer_id") else subscription
+    starts_at = time_or_none(subscription, "start_at")
+    return {
+        "subscription_id": subscription.text_or_none("id"),
+        "subscribed_at": starts_at or time_or_none(subscription, "created_at"),
+        "customer_id": customer.text_or_none("customer_id"),
+        "email": paid.text_or_none("email"),
+        "name": paid.text_or_none("card", "name"),
+        "visitor_id": visitor.find(paid.at("notes"), subscription.at("notes")),
+        "test": event.settings["test"],
+    }
+
+
+def time_or_none(place: Payload, key: str) -> datetime | None:
+    """The moment at `key`, which need not be there."""
+    return place.unix_time(key) if place.at(key) else None
 
 
 # https://razorpay.com/docs/webhooks/payloads/
 EVENTS: dict[str, Mapper] = {
     "payment.captured": captured,
     "subscription.charged": charged,
-    "subscription.authenticated": trial,
+    "subscription.authenticated": begun,
+    "subscription.activated": activated,
     "refund.processed": refund,
     "payment.dispute.created": dispute,
     "payment.dispute.lost": dispute,
+    "payment.dispute.won": dispute,
 }
 
 IGNORED = {
@@ -183,7 +205,6 @@ IGNORED = {
     "invoice.paid": "told_by_payment.captured",
     "payment_link.paid": "told_by_payment.captured",
     "qr_code.credited": "told_by_payment.captured",
-    "subscription.activated": "told_by_subscription.charged",
     "subscription.cancelled": "no_money_moved",
     "subscription.completed": "no_money_moved",
     "subscription.halted": "no_money_moved",
@@ -193,11 +214,10 @@ IGNORED = {
     "subscription.updated": "no_money_moved",
     "refund.created": "told_by_refund.processed",
     "refund.speed_changed": "told_by_refund.processed",
-    "refund.failed": "no_money_moved",
+    "refund.failed": "refund_failed",
     "payment.dispute.action_required": "nothing_taken_yet",
     "payment.dispute.closed": "no_money_moved",
     "payment.dispute.under_review": "nothing_taken_yet",
-    "payment.dispute.won": "no_money_moved",
     "payment.failed": "no_money_moved",
     "payment.authorized": "not_paid",
 }

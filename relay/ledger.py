@@ -378,9 +378,13 @@ def spread(case: Case, telling: dict[str, Any]) -> None:
         near.append(Scope("transaction_id", telling["original_id"]))
     case.memory.wake(HELD, near, case.now)
     if telling["visitor_id"]:
-        _mark(case, [*near, *_wide(telling)], "visitor_id")
-    if telling["kind"] in {Kind.CHARGE, Kind.TRIAL}:
-        _mark(case, near, "recurrence")
+        _mark(case, [*near, *_wide(telling)], "visitor")
+    own = [it for it in near if it.column in {"transaction_id", "subscription_id"}]
+    if telling["kind"] == Kind.CHARGE:  # it can make others later ones, and itself anything
+        _mark(case, own, "new")
+        _mark(case, own[:1], "renewal")
+    elif telling["kind"] == Kind.TRIAL:  # the first charge after it was no renewal
+        _mark(case, own, "renewal")
 
 
 def identified(
@@ -401,7 +405,7 @@ def _mark_nobodys(look: Look, telling: dict[str, Any]) -> None:
     for scope in _wide(telling):
         # What is of another day is not worth the search: see `_sighting`.
         near_only = scope.column in {"customer_id", "email_key"}
-        for movement, told in look.memory.affected([scope], "visitor_id"):
+        for movement, told in look.memory.affected([scope], "visitor"):
             if near_only and movement.occurred_at + SAME_CHECKOUT < telling["occurred_at"]:
                 continue
             if identify(look, _retold(movement, told))[0].visitor_id:
@@ -424,18 +428,11 @@ def _mark(case: Case, near: list[Scope], what: str) -> None:
     """Mark the movements that would say something else of `what` if they went out now."""
     for movement, told in case.memory.affected(near, what):
         payment = _retold(movement, told)
-        if what == "visitor_id":
-            now = identify(case, payment)[0].visitor_id
-        else:
-            found, _ = recurrence(case, payment)
-            now = found or Recurrence.FIRST
-        if now and _means(now) != _means(getattr(movement, what)):
-            case.memory.mark(movement, what.removesuffix("_id"))
-
-
-def _means(value: str | None) -> str | None:
-    """What DataFast is told of a recurrence is only whether it is a renewal."""
-    return "new" if value in {Recurrence.FIRST, Recurrence.ONE_TIME} else value
+        if what == "visitor":
+            if identify(case, payment)[0].visitor_id:
+                case.memory.mark(movement, "visitor")
+        elif (recurrence(case, payment)[0] is Recurrence.RENEWAL) == (what == "new"):
+            case.memory.mark(movement, "recurrence")
 
 
 # Rows

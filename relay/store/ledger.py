@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection
 
-from relay.model import TAKES_BACK, Decision, Delivery, Kind, Lane, State
+from relay.model import TAKES_BACK, Decision, Delivery, Kind, Lane, Recurrence, State
 from relay.store import queue
 from relay.store.inbox import INSERT, reopened
 from relay.store.schema import AnyRow, events, is_pending, movements, tellings
@@ -189,12 +189,16 @@ class Memory:
     def affected(
         self, scopes: Sequence[Scope], what: str
     ) -> Iterator[tuple[AnyRow, Sequence[AnyRow]]]:
-        """Movements that may say too little of `what`; each with all that was told of it."""
-        lacking = (
-            movements.c.visitor_id.is_(None)
-            if what == "visitor_id"
-            else movements.c.kind == Kind.CHARGE
-        )
+        """Movements that may have gone out wrong: without a "visitor", as "new", or as "renewal".
+
+        Each with all that was told of it.
+        """
+        charge, place = movements.c.kind == Kind.CHARGE, movements.c.recurrence
+        lacking = {
+            "visitor": movements.c.visitor_id.is_(None),
+            "new": and_(charge, or_(place.is_(None), place != Recurrence.RENEWAL)),
+            "renewal": and_(charge, place == Recurrence.RENEWAL),
+        }[what]
         for scope in scopes:
             found = (
                 _decided()

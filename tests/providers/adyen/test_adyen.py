@@ -213,7 +213,10 @@ def test_an_authorisation_and_its_capture_are_one_payment() -> None:
     taken = recorded("CAPTURE.told_by_authorisation").request
     told = paid(held, charge_on="authorisation"), paid(taken, charge_on="capture")
     assert {each.transaction_id for each in told} == {"EXAMPLE100000002"}
-    assert mapped(held, charge_on="capture") == Ignored("told_by_CAPTURE")
+    ignored = mapped(held, charge_on="capture")
+    assert isinstance(ignored, Ignored)
+    assert (ignored.reason, ignored.transaction_id) == ("told_by_CAPTURE", "EXAMPLE100000002")
+    assert ignored.visitor_id == told[0].visitor_id, "a capture seldom has the metadata"
     assert mapped(taken, charge_on="authorisation") == Ignored("told_by_AUTHORISATION")
 
 
@@ -265,10 +268,37 @@ def test_four_currencies_do_not_follow_iso(currency: str, value: int | str, amou
     assert paid(edited("AUTHORISATION.first", money(currency, value))).amount == Decimal(amount)
 
 
-def test_money_that_is_taken_back_twice_in_one_dispute_counts_once() -> None:
+def test_money_that_is_taken_back_twice_in_one_dispute_returned_in_between() -> None:
     first = paid(edited("CHARGEBACK.won", extra(disputeStatus="Pending")))
+    again = paid(recorded("CHARGEBACK_REVERSED").request)
     second = paid(recorded("SECOND_CHARGEBACK").request)
-    assert first.transaction_id == second.transaction_id != first.original_id
+    told = [(it.kind, it.transaction_id) for it in (first, again, second)]
+    assert told == [
+        (Kind.DISPUTE, "EXAMPLE100000020"),
+        (Kind.REINSTATED, "EXAMPLE100000020:won"),
+        (Kind.DISPUTE, "EXAMPLE100000020:second"),
+    ]
+    assert {it.original_id for it in (first, again, second)} == {"EXAMPLE100000004"}
+
+
+def test_a_refund_that_fails_later_returns_once_whatever_it_is_called() -> None:
+    refund = paid(recorded("REFUND.full").request)
+    failed = paid(recorded("REFUND_FAILED").request)
+    reversed_ = paid(edited("REFUNDED_REVERSED", put(pspReference=refund.transaction_id)))
+    assert failed.transaction_id == reversed_.transaction_id == "EXAMPLE100000013:returned"
+    assert (failed.amount, failed.original_id) == (refund.amount, refund.original_id)
+
+
+@pytest.mark.parametrize("name", ["CHARGEBACK_REVERSED", "REFUND_FAILED"])
+def test_money_that_did_not_return_is_not_told(name: str) -> None:
+    assert mapped(edited(name, put(success="false"))) == Ignored("no_money_moved")
+
+
+def test_a_card_that_is_stored_is_remembered_for_the_charges_of_its_owner() -> None:
+    stored = mapped(edited("AUTHORISATION.first", money("EUR", 0)))
+    assert isinstance(stored, Ignored)
+    assert (stored.reason, stored.customer_id) == ("zero_amount", "cus_0001")
+    assert stored.visitor_id == "7f3b1c2e-5d4a-4e6f-8a9b-0c1d2e3f4a5b"
 
 
 def test_a_chargeback_without_a_status_takes_money_back() -> None:

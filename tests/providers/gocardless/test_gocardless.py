@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +109,7 @@ def test_an_unreadable_time_of_one_event_leaves_the_other_events_of_its_request_
 # What is asked of the API
 
 
-@pytest.mark.parametrize(
-    "name", ["payments.paid_out", "refunds.created", "refunds.failed", "mandates.cancelled"]
-)
+@pytest.mark.parametrize("name", ["payments.paid_out", "refunds.created", "mandates.cancelled"])
 def test_what_moves_no_money_asks_nothing(name: str) -> None:
     api = Api(sample(name))
     assert isinstance(told(name, api), Ignored)
@@ -133,6 +132,12 @@ def test_a_payment_that_failed_at_once_costs_one_question() -> None:
     api = Api(sample("payments.failed"))
     assert told("payments.failed", api) == Ignored("no_money_moved")
     assert api.asked == ["/events?payment=PM000NEVERPD01"]
+
+
+def test_a_refund_that_failed_before_it_was_paid_costs_one_question() -> None:
+    api = Api(sample("refunds.failed"))
+    assert told("refunds.failed", api) == Ignored("refund_failed")
+    assert api.asked == ["/events?refund=RF000EXAMPLE02"]
 
 
 @pytest.mark.parametrize(
@@ -179,11 +184,9 @@ def test_a_charge_without_its_time_is_not_told() -> None:
 # The visitor
 
 
-def test_the_payments_own_visitor_comes_first_and_saves_a_question() -> None:
+def test_the_payments_own_visitor_comes_first() -> None:
     own = {"/payments/PM000SUBFIRST1": {"metadata": {"datafast_visitor_id": OTHER_VISITOR}}}
-    api = Api(sample(SUBSCRIPTION), own)
-    assert paid(told(SUBSCRIPTION, api)).visitor_id == OTHER_VISITOR
-    assert not any(path.startswith("/subscriptions") for path in api.asked)
+    assert paid(told(SUBSCRIPTION, Api(sample(SUBSCRIPTION), own))).visitor_id == OTHER_VISITOR
 
 
 def test_the_visitor_of_a_subscription_reaches_its_payments() -> None:
@@ -196,7 +199,18 @@ def test_the_events_own_metadata_is_not_the_payments() -> None:
     assert paid(told(SUBSCRIPTION, api, metadata=note)).visitor_id is None
 
 
-# Money that goes back
+@pytest.mark.parametrize(
+    ("start_date", "expected"),
+    [("2026-03-03", "2026-03-03T00:00:00+00:00"), (None, "2026-02-20T10:01:00+00:00")],
+)
+def test_a_subscription_begins_when_its_first_payment_is_charged(
+    start_date: str | None, expected: str
+) -> None:
+    api = Api(sample(SUBSCRIPTION), {"/subscriptions/SB000EXAMPLE01": {"start_date": start_date}})
+    assert paid(told(SUBSCRIPTION, api)).subscribed_at == datetime.fromisoformat(expected)
+
+
+# Money that goes back, and returns
 
 
 def test_both_tellings_of_a_late_failure_are_one_movement() -> None:
@@ -219,10 +233,28 @@ def test_a_chargeback_and_a_late_failure_of_one_payment_are_two_movements() -> N
     assert found.original_id == "PM000LATEFAIL1"
 
 
-@pytest.mark.parametrize("status", ["cancelled", "bounced", "failed", "funds_returned"])
-def test_a_refund_that_has_come_back_since_took_nothing(status: str) -> None:
-    api = Api(sample("refunds.paid.full"), {"/refunds/RF000EXAMPLE01": {"status": status}})
-    assert told("refunds.paid.full", api) == Ignored("refund_failed")
+@pytest.mark.parametrize(
+    "name", ["refunds.failed.late", "refunds.bounced", "refunds.funds_returned"]
+)
+def test_a_refund_that_was_paid_and_comes_back_returns_once_whatever_it_is_called(
+    name: str,
+) -> None:
+    refund, returned = paid(told("refunds.paid.full")), paid(told(name))
+    assert returned.kind is Kind.REINSTATED
+    assert returned.transaction_id == f"{refund.transaction_id}:returned"
+    assert (returned.amount, returned.original_id) == (refund.amount, refund.original_id)
+
+
+def test_a_refund_whose_history_may_not_be_read_is_not_said_to_return() -> None:
+    api = Api(sample("refunds.bounced"), {"/events?refund=RF000EXAMPLE01": None})
+    assert told("refunds.bounced", api) == Ignored("refund_failed")
+
+
+def test_a_chargeback_that_is_cancelled_gives_back_what_it_took() -> None:
+    taken, again = paid(told("payments.charged_back")), paid(told("payments.chargeback_cancelled"))
+    assert (taken.kind, again.kind) == (Kind.DISPUTE, Kind.REINSTATED)
+    assert (taken.amount, taken.original_id) == (again.amount, again.original_id)
+    assert taken.transaction_id != again.transaction_id
 
 
 def test_a_refund_tells_its_own_amount_and_not_the_sum_of_all() -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -12,7 +13,7 @@ import pytest
 from providers import gumroad
 from relay import mapping, provider, samples
 from relay.errors import FetchError, PayloadError, VerificationError
-from relay.model import Event, Ignored, Payment, Received, Recurrence
+from relay.model import Event, Kind, Payment, Received, Recurrence
 from relay.payload import Payload
 from relay.samples import Sample
 
@@ -165,6 +166,13 @@ def test_each_further_partial_refund_is_a_movement_of_its_own_and_a_repetition_i
         f"{sale}:refund:{sum}" for sum in (500, 500, 1050)
     ]
     assert not any(each.reopens for each in found)
+    assert [str(paid(each).amount) for each in found] == ["5.00", "5.00", "10.50"]
+    assert all(paid(each).cumulative for each in found), "each tells the sum of all so far"
+
+
+def test_a_full_refund_tells_the_sum_as_well_since_partial_ones_may_have_gone_before() -> None:
+    assert paid(event(recorded("refund.full").request)).cumulative
+    assert not paid(event(recorded("dispute").request)).cumulative
 
 
 def test_a_partial_refund_that_has_become_a_full_one_is_told_as_the_full_one() -> None:
@@ -220,12 +228,29 @@ def test_a_membership_without_a_trial_is_what_its_ping_says(
     assert paid(fetched(request, Answers(), **TOKEN)).recurrence == means
 
 
+@pytest.mark.parametrize(
+    ("ends_on", "paid_from"), [("Mar 8, 2026", "2026-03-08T00:00:00+00:00"), ("soon", None)]
+)
+def test_after_a_trial_the_paid_time_begins_when_the_trial_ends(
+    ends_on: str, paid_from: str | None
+) -> None:
+    request = recorded("sale.after-trial").request
+    found = paid(
+        fetched(request, Answers(free_trial_ends_on=ends_on, recurring_charge=True), **TOKEN)
+    )
+    assert found.recurrence is Recurrence.UNKNOWN
+    assert found.subscribed_at == (datetime.fromisoformat(paid_from) if paid_from else None)
+
+
 # What it means
 
 
-def test_a_dispute_ping_that_says_it_is_won_takes_nothing() -> None:
-    won = event(changed("dispute", dispute_won="true"))
-    assert gumroad.EVENTS["dispute"](won) == Ignored("dispute_won")
+def test_a_dispute_that_is_won_by_now_was_opened_and_its_own_ping_gives_the_money_back() -> None:
+    late = paid(event(changed("dispute", dispute_won="true")))
+    won = paid(event(recorded("dispute_won").request))
+    assert (late.kind, won.kind) == (Kind.DISPUTE, Kind.REINSTATED)
+    assert (late.amount, late.original_id) == (won.amount, won.original_id)
+    assert late.transaction_id != won.transaction_id
 
 
 def test_refunds_and_disputes_happened_when_they_were_received() -> None:

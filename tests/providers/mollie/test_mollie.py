@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -247,13 +248,50 @@ def test_a_payment_stays_told_as_it_was_after_refund_and_chargeback() -> None:
         assert (charge.kind, charge.amount) == (Kind.CHARGE, Decimal("24.20"))
 
 
+def test_a_chargeback_that_is_reversed_was_received_before() -> None:
+    _, taken, returned = payments("chargeback.reversed")
+    assert (taken.kind, returned.kind) == (Kind.DISPUTE, Kind.REINSTATED)
+    assert (taken.amount, taken.original_id) == (returned.amount, returned.original_id)
+    assert returned.transaction_id == f"{taken.transaction_id}:reversed"
+    assert taken.occurred_at < returned.occurred_at
+
+
+def test_a_reversal_seen_later_is_one_new_event() -> None:
+    early = fetched("chargeback.reversed")
+    del early["_embedded"]["chargebacks"][0]["reversedAt"]
+    before = {event.id for event in events("chargeback.reversed", early)}
+    after = {event.id for event in events("chargeback.reversed")}
+    assert (before < after, after - before) == (True, {"chb_Ex4mp13:reversed"})
+
+
 # The meaning
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [("2026-03-15", "2026-03-15T00:00:00+00:00"), ("soon", "2026-03-01T09:01:00+00:00")],
+)
+def test_a_subscription_begins_with_its_first_charge_and_not_with_its_trial(
+    start: str, expected: str
+) -> None:
+    subscription = {"startDate": start, "createdAt": "2026-03-01T09:01:00+00:00"}
+    assert mollie.began(Payload(subscription)) == datetime.fromisoformat(expected)
+
+
+@pytest.mark.parametrize(("order_id", "expected"), [(1337, "1337"), ([1, 2], None), (True, None)])
+def test_an_order_id_that_is_none_does_not_cost_the_payment(
+    order_id: object, expected: str | None
+) -> None:
+    payment = fetched("payment.paid.oneoff") | {"metadata": {"order_id": order_id}}
+    assert payments("payment.paid.oneoff", payment)[0].reference == expected
 
 
 def test_a_zero_payment_is_a_trial_only_when_it_sets_up_a_mandate() -> None:
     oneoff = fetched("payment.paid.trial") | {"sequenceType": "oneoff"}
     (event,) = events("payment.paid.trial", oneoff)
-    assert mapping.payment(MOLLIE, event) == Ignored("zero_amount")
+    found = mapping.payment(MOLLIE, event)
+    assert isinstance(found, Ignored)
+    assert found.reason == "zero_amount"
 
 
 @pytest.mark.parametrize("sequence", ["recurring", None, "new-word"])
@@ -276,12 +314,14 @@ def test_yen_have_no_decimals_and_are_not_divided() -> None:
 
 def test_a_payment_without_metadata_takes_the_visitor_of_its_customer() -> None:
     recorded = sample("payment.paid.recurring")
-    payment, customer = (json.loads(document.body) for document in recorded.documents)
-    payment["metadata"] = None
+    payment, customer, subscription = (json.loads(it.body) for it in recorded.documents)
+    payment["metadata"] = subscription["metadata"] = None
     customer["metadata"] = {"datafast_visitor_id": "7f3b1c2e-5d4a-4e6f-8a9b-0c1d2e3f4a5b"}
     documents = [
         Document(document.path, json.dumps(value).encode(), document.fetched_at)
-        for document, value in zip(recorded.documents, (payment, customer), strict=True)
+        for document, value in zip(
+            recorded.documents, (payment, customer, subscription), strict=True
+        )
     ]
     hint = mapping.events(MOLLIE, recorded.request, MOLLIE.defaults())[0]
     (event,) = mapping.complete(MOLLIE, hint, fetch.RecordedApi(documents))

@@ -339,13 +339,25 @@ def test_a_dispute_that_is_lost_in_part_takes_that_part() -> None:
     assert paid("CUSTOMER.DISPUTE.RESOLVED.lost", halved).amount == 20
 
 
-@pytest.mark.parametrize("code", ["CANCELED_BY_BUYER", "RESOLVED_WITH_PAYOUT", "DENIED", None])
-def test_a_dispute_that_ends_in_any_other_way_is_ignored(code: str | None) -> None:
-    found = becomes(
+def ended(code: str | None) -> Payment | Ignored:
+    return becomes(
         "CUSTOMER.DISPUTE.RESOLVED.lost",
         lambda body: body["resource"].update(dispute_outcome={"outcome_code": code}),
     )
-    assert found == Ignored("dispute_not_lost")
+
+
+@pytest.mark.parametrize("code", ["RESOLVED_SELLER_FAVOUR", "CANCELED_BY_BUYER", "DENIED"])
+def test_a_dispute_that_is_not_lost_gives_back_what_its_opening_took(code: str) -> None:
+    opened, returned = paid("CUSTOMER.DISPUTE.CREATED"), ended(code)
+    assert isinstance(returned, Payment)
+    assert returned.kind is Kind.REINSTATED
+    assert returned.transaction_id == f"{opened.transaction_id}:won"
+    assert (returned.amount, returned.original_id) == (opened.amount, opened.original_id)
+
+
+@pytest.mark.parametrize("code", ["RESOLVED_WITH_PAYOUT", "ACCEPTED", "NONE", None])
+def test_a_dispute_that_ends_in_any_other_way_changes_nothing(code: str | None) -> None:
+    assert ended(code) == Ignored("dispute_not_decided")
 
 
 def test_a_subscription_that_was_paid_for_is_no_trial() -> None:
@@ -361,7 +373,25 @@ def test_a_subscription_that_was_paid_for_is_no_trial() -> None:
         del body["resource"]["billing_info"]["cycle_executions"][0]
 
     for edit in (charged, renewed, plain):
-        assert becomes("BILLING.SUBSCRIPTION.ACTIVATED.trial", edit) == Ignored("no_trial")
+        found = becomes("BILLING.SUBSCRIPTION.ACTIVATED.trial", edit)
+        assert isinstance(found, Ignored)
+        assert found.reason == "no_trial"
+
+
+def test_a_subscription_is_as_old_as_its_start_when_it_is_activated_again() -> None:
+    found = becomes(
+        "BILLING.SUBSCRIPTION.ACTIVATED.paid",
+        lambda body: body["resource"].update(status_update_time="2026-08-01T10:00:17Z"),
+    )
+    assert found.occurred_at == found.subscribed_at == datetime(2026, 3, 4, 9, 58, 40, tzinfo=UTC)
+    assert (found.visitor_id, found.email) == (VISITOR, "jordan@example.com")
+
+
+def test_the_owners_reference_is_what_is_no_visitor() -> None:
+    name = "PAYMENT.CAPTURE.COMPLETED.reference"
+    assert paid(name).reference == "user-1001"
+    beside = paid(name, lambda body: body["resource"].update(custom_id=VISITOR))
+    assert (beside.visitor_id, beside.reference) == (VISITOR, "INV-2026-0042")
 
 
 def test_an_impossible_date_leaves_the_other_one() -> None:
