@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 import processes
-from sqlalchemy import create_engine, insert
+from sqlalchemy import create_engine, insert, text
 from sqlalchemy.engine import Connection
 
 from relay import ledger, provider
@@ -17,7 +17,7 @@ from relay.config import Destination, Source
 from relay.model import Event, Headers, Kind, Lane, Payment, Received, Recurrence, State
 from relay.payload import Payload
 from relay.store import Arrival, Store, migrate
-from relay.store.schema import events, movements, requests, tellings
+from relay.store.schema import events, metadata, movements, requests, tellings
 
 BEGAN = datetime(2020, 1, 1, tzinfo=UTC)
 SOURCE = Source(
@@ -37,9 +37,12 @@ def times(database: str, remembered: int) -> tuple[float, float]:
     migrate(database)
     engine = create_engine(database.replace("postgresql:", "postgresql+psycopg:"))
     with engine.begin() as connection:
+        for table in reversed(metadata.sorted_tables):  # what another measurement left there
+            connection.execute(table.delete())
         connection.execute(insert(requests), _request())
         for first in range(1, remembered + 1, _AT_ONCE):
             _fill(connection, range(first, min(first + _AT_ONCE, remembered + 1)))
+        connection.execute(text("ANALYZE"))  # as PostgreSQL does by itself in a minute or so
     engine.dispose()
     store = Store(database)
     try:
