@@ -171,6 +171,37 @@ class StaticToken(Signature):
 
 
 @dataclass(frozen=True)
+class BasicAuth(Signature):
+    """HTTP Basic: the secret is `user:password`, as it was typed at the provider."""
+
+    summary = "HTTP Basic: user and password"
+    covers_body = False
+
+    def verify(self, request: Received, trust: Trust) -> None:
+        """See Signature. Raises missing_header, malformed_header, bad_signature."""
+        claimed = header(request, "Authorization")
+        matches([claimed], (self._spelled(secret) for secret in trust.secrets))
+
+    def sign(self, request: Received, trust: Trust) -> Received:
+        """See Signature."""
+        return with_header(request, "Authorization", self._spelled(trust.secrets[0]))
+
+    def flaw(self, secret: str) -> str | None:
+        """See Signature."""
+        user, _, password = secret.partition(":")
+        if not (user and password):
+            return "user and password are wanted, with a colon between them"
+        return super().flaw(secret)
+
+    def rehearse(self) -> Rehearsal:
+        """See Signature."""
+        return Rehearsal((f"relay:{secrets.token_hex(24)}",))
+
+    def _spelled(self, secret: str) -> str:
+        return f"Basic {base64.b64encode(secret.encode()).decode()}"
+
+
+@dataclass(frozen=True)
 class UrlSecret(Signature):
     """For providers that sign nothing: an unguessable last part of the source's URL."""
 

@@ -16,7 +16,7 @@ from standardwebhooks import Webhook
 from relay import verify
 from relay.errors import VerificationError
 from relay.model import Headers, Received, Trust
-from relay.verify import BodyHmac, Signature, StandardWebhooks, StaticToken, UrlSecret
+from relay.verify import BasicAuth, BodyHmac, Signature, StandardWebhooks, StaticToken, UrlSecret
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
@@ -424,3 +424,15 @@ def test_a_static_token_is_good_whole_and_while_it_is_rotated(scheme: StaticToke
     for wrong in ("old toke", "old tokenn", "OLD TOKEN", "old token, old token", "é"):
         forged = received(b"{}", (scheme.header, scheme.prefix + wrong))
         assert refusal(scheme, forged, trust("old token")) == "bad_signature"
+
+
+def test_a_user_and_a_password_are_good_together_only() -> None:
+    scheme = BasicAuth()
+    sent = scheme.sign(received(), trust("relay:secret"))
+    assert sent.headers.get("authorization") == "Basic cmVsYXk6c2VjcmV0"
+    assert is_good(scheme, sent, trust("new:one", "relay:secret"))
+    assert refusal(scheme, sent, trust("relay:other")) == "bad_signature"
+    assert refusal(scheme, received(), trust("relay:secret")) == "missing_header"
+    for wrong in ("secret", ":secret", "relay:"):
+        assert scheme.flaw(wrong)
+    assert scheme.flaw("relay:secret") is None

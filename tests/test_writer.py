@@ -230,3 +230,38 @@ def test_a_commit_that_was_cut_off_is_not_repeated(postgres: Any) -> None:
     writes.dispose()
     reads.dispose()
     postgres.drop(name)
+
+
+def test_a_deadlock_costs_nobody_a_write(postgres: Any) -> None:
+    name = postgres.create(migrated=True)
+    engines = [open_engines(postgres.url(name)) for _ in range(2)]
+    desks = [Desk(*pair) for pair in engines]
+    for row in ("a", "b"):
+        desks[0].write(row)
+    met = threading.Barrier(2)
+    tries: list[str] = []
+
+    def lock(first: str, second: str) -> Callable[[Connection], None]:
+        def work(connection: Connection) -> None:
+            tries.append(first)
+            touch = text("UPDATE workers SET seen_at = seen_at + 1 WHERE name = :name")
+            connection.execute(touch, {"name": first})
+            if tries.count(first) == 1:
+                met.wait(30)
+            connection.execute(touch, {"name": second})
+
+        return work
+
+    with ThreadPoolExecutor(2) as pool:
+        calls = [
+            pool.submit(desks[0].writer.one, lock("a", "b")),
+            pool.submit(desks[1].writer.one, lock("b", "a")),
+        ]
+        for call in calls:
+            call.result(30)
+    assert len(tries) == 3
+    for desk, pair in zip(desks, engines, strict=True):
+        desk.writer.close()
+        for engine in pair:
+            engine.dispose()
+    postgres.drop(name)

@@ -28,6 +28,7 @@ T = TypeVar("T")
 Work = Callable[[Connection, list[Any]], list[Any]]
 
 LARGEST_BATCH = 128
+_MOST_TRIES = 5
 
 
 class _Job:
@@ -108,15 +109,21 @@ class Writer:
                 if each is not None and each is not own:
                     each.wake.release()
 
-    def _commit(self, batch: list[_Job]) -> None:
-        """All in one transaction; if one spoils it, each alone. A database that is gone fails all."""
+    def _commit(self, batch: list[_Job], tries: int = 1) -> None:
+        """All in one transaction; if one spoils it, each alone. A database that is gone fails all.
+
+        Writes that share a commit lock their rows in an order of chance, so another process's can
+        meet them in a deadlock. PostgreSQL ends one of the two, and that one tries again.
+        """
         try:
             self._run(batch)
             self._after_commit()
         except Exception as error:  # noqa: BLE001 - it is the callers who must get it
             self.close()
             translated = _translated(error)
-            if len(batch) == 1 or isinstance(translated, StoreUnavailableError):
+            if len(batch) == 1 and _deadlocked(error) and tries < _MOST_TRIES:
+                self._commit(batch, tries + 1)
+            elif len(batch) == 1 or isinstance(translated, StoreUnavailableError):
                 for job in batch:
                     job.error = translated
             else:
@@ -169,8 +176,15 @@ _UNAVAILABLE = (
 )
 
 
+def _deadlocked(error: Exception) -> bool:
+    """Whether PostgreSQL chose this transaction to end a deadlock."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) == "40P01"
+
+
 def _translated(error: Exception) -> Exception:
     """A database that is gone, full, locked or broken is nobody's fault: try again later."""
+    if _deadlocked(error):
+        return error
     if isinstance(error, _UNAVAILABLE) or type(error) is DatabaseError:
         cause = " ".join(str(getattr(error, "orig", error)).split())[:200]
         return StoreUnavailableError("store_unavailable", f"the database refused: {cause}")
