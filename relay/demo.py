@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,13 @@ from rich.table import Table
 from relay import provider, samples
 from relay.errors import RelayError
 from relay.model import State
-from relay.rehearse import Rehearsed, StandIn, post
+from relay.rehearse import Rehearsed, StandIn, addressed, post
 from relay.samples import Sample
 from relay.store import AnyRow, Filter, Store
 
 Records = dict[tuple[str, bool], dict[str, Any]]
 Rows = dict[tuple[str, str], AnyRow]
+Amounts = dict[tuple[str, str], set[str]]
 
 START_WITHIN_S = 20
 SETTLE_WITHIN_S = 60
@@ -158,7 +159,7 @@ def know_visitors(sandbox_url: str, sources: list[Source]) -> None:
 
 def send(source: Source, sample: Sample, relay_url: str) -> Sent:
     """Sign and post, as the provider would."""
-    request = replace(sample.request, received_at=datetime.now(UTC))
+    request = addressed(sample, relay_url, source.name)
     answer = post(f"{relay_url}/webhooks/{source.name}", source.rehearsed.sign(request))
     return Sent(sample, source.name, datetime.now(UTC), answer.status_code)
 
@@ -187,7 +188,8 @@ def show(console: Console, sent: list[Sent], store: Store, records: Records) -> 
         "", "source", "event", "DataFast recorded", "visitor", "ms", box=None, pad_edge=False
     )
     table.columns[2].overflow = "fold"
-    found = [line for each in sent for line in lines(each, rows, records)]
+    known = amounts(sent)
+    found = [line for each in sent for line in lines(each, rows, records, known)]
     for line in found:
         mark = "[red]wrong[/]" if line.wrong else "[green]ok[/]"
         took = "" if line.milliseconds is None else f"{line.milliseconds:.0f}"
@@ -204,6 +206,21 @@ def show(console: Console, sent: list[Sent], store: Store, records: Records) -> 
     return wrong
 
 
+def amounts(sent: list[Sent]) -> Amounts:
+    """What the samples say of each movement: some of a provider's tell of one with other amounts."""
+    found: Amounts = {}
+    for each in sent:
+        for entry in each.sample.expected.get("payments", []):
+            key = (each.sample.provider, entry["transaction_id"])
+            found.setdefault(key, set()).add(amount_of(entry["datafast"]))
+    return found
+
+
+def amount_of(wire: dict[str, Any]) -> str:
+    """Amount and currency, for people."""
+    return f"{wire['amount']} {wire['currency']}"
+
+
 @dataclass(frozen=True)
 class Line:
     """One event in the table: what came of it, and what should have, if that differs."""
@@ -216,7 +233,7 @@ class Line:
     milliseconds: float | None = None
 
 
-def lines(sent: Sent, rows: Rows, records: Records) -> Iterator[Line]:
+def lines(sent: Sent, rows: Rows, records: Records, told: Amounts) -> Iterator[Line]:
     """What each event of a request came to, beside what it must come to."""
     label, expected = (sent.source, sent.sample.name), sent.sample.expected
     if sent.status != 200:
@@ -229,28 +246,42 @@ def lines(sent: Sent, rows: Rows, records: Records) -> Iterator[Line]:
         why = row.reason if row else "not stored"
         yield Line(*label, f"ignored: {why}", "" if why == entry["reason"] else entry["reason"])
     for entry in expected.get("payments", []):
-        yield payment_line(sent, entry, rows.get((sent.source, entry["event_id"])), records)
+        row = rows.get((sent.source, entry["event_id"]))
+        likely = told[sent.sample.provider, entry["transaction_id"]]
+        yield payment_line(sent, entry, row, records, likely)
 
 
-def payment_line(sent: Sent, entry: dict[str, Any], row: AnyRow | None, records: Records) -> Line:
+def payment_line(
+    sent: Sent, entry: dict[str, Any], row: AnyRow | None, records: Records, likely: set[str]
+) -> Line:
     """A payment: what DataFast has of it; or why it rightly has nothing."""
     label, wire = (sent.source, sent.sample.name), entry["datafast"]
-    wanted = f"{kind_of(wire)} {wire['amount']} {wire['currency']}"
+    wanted = f"{kind_of(wire)} {amount_of(wire)}"
     if row is None:
         return Line(*label, "not stored", wanted)
     if row.state is State.IGNORED:
-        right = row.reason == ("test_event" if entry["test"] else "already_told")
+        right = row.reason in ({"test_event"} if entry["test"] else _TOLD_BEFORE)
         return Line(*label, f"ignored: {row.reason}", "" if right else wanted)
+    if wire["amount"] is None and row.reason.startswith("unknown_amount"):
+        return Line(*label, "dead: its payment is not among the samples")
     refunded = "refunded" in wire
     under_its_own = records.get((entry["transaction_id"], refunded))
     record = under_its_own or records.get((entry["original_id"], refunded))
+    if row.reason == "duplicate" and record is None:
+        return Line(*label, "told by another source of the demo")
     if row.state is not State.DELIVERED or record is None:
         return Line(*label, f"{row.state.value}: {row.reason}", wanted)
     kind = {"payment": "new"}.get(record["kind"], record["kind"])
-    told = f"{kind} {record['amount']} {record['currency']}"
-    right = told == wanted
-    if under_its_own:  # a refund under its original's id has the original's visitor
-        right &= record["attributed"] == ("datafast_visitor_id" in wire)
+    told = f"{kind} {amount_of(record)}"
+    # What a sample leaves open, the ledger decides from the other samples.
+    converts = any("after the trial" in it["why"] for it in row.evidence or [])
+    is_open = (entry["recurrence"] == "unknown" or converts) and kind in {"new", "renewal"}
+    is_less = entry["kind"] == "reinstated" or wire["amount"] is None
+    right = (is_open or is_less or kind == kind_of(wire)) and (
+        is_less or amount_of(record) in likely
+    )
+    if "datafast_visitor_id" in wire:
+        right &= record["attributed"]
     recorded_at = datetime.fromisoformat(record["recorded_at"])
     return Line(
         *label,
@@ -266,6 +297,9 @@ def kind_of(wire: dict[str, Any]) -> str:
     words = {"is_free_trial": "trial", "refunded": "refund", "renewal": "renewal"}
     return next((word for name, word in words.items() if wire.get(name)), "new")
 
+
+# The samples of a provider tell of the same money more than once, as its events do.
+_TOLD_BEFORE = {"already_told", "already_taken_back", "nothing_to_reinstate"}
 
 # Processes
 

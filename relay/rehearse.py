@@ -5,8 +5,9 @@ Used by `relay send`, `relay demo`, the end-to-end tests and the benchmarks.
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
-from urllib.parse import quote
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from urllib.parse import quote, urlsplit
 
 import requests
 from flask import Flask, Response, request
@@ -32,6 +33,7 @@ def post(url: str, signed: Received) -> requests.Response:
         _session.it.trust_env = False
     headers = {name: value for name, value in signed.headers.pairs if name not in _NOT_SENT}
     target = f"{url}/{quote(signed.url_secret)}" if signed.url_secret else url
+    target += _query(signed.url)
     try:
         answer: requests.Response = _session.it.post(
             target, data=signed.body, headers=headers, timeout=30
@@ -43,6 +45,17 @@ def post(url: str, signed: Received) -> requests.Response:
 
 
 _NOT_SENT = {"host", "content-length", "connection", "transfer-encoding"}
+
+
+def addressed(sample: Sample, public_url: str, source: str) -> Received:
+    """A recorded request as it would be sent now, to this source: its URL can be signed too."""
+    url = f"{public_url.rstrip('/')}/webhooks/{source}{_query(sample.request.url)}"
+    return replace(sample.request, received_at=datetime.now(UTC), url=url)
+
+
+def _query(url: str) -> str:
+    query = urlsplit(url).query
+    return f"?{query}" if query else ""
 
 
 def summary(sample: Sample) -> str:

@@ -220,6 +220,79 @@ def test_a_root_that_is_no_text_is_refused(trusted: Any) -> None:
     assert refused(made_leaf(NAME, KEY, ROOT_KEY), trusted=trusted)
 
 
+# Marked certificates
+
+
+MARKS = ("1.2.3.1", "1.2.3.2")
+IS_LEAF, IS_ISSUER = (certificates.marked(mark) for mark in MARKS)
+
+
+def marked(
+    *leaf: x509.ExtensionType,
+    issuer: tuple[x509.ExtensionType, ...] = (IS_CA, ISSUES, IS_ISSUER),
+    root_key: PrivateKey = ROOT_KEY,
+) -> tuple[bytes, ...]:
+    """A leaf with these extensions, and its issuer, by the rehearsal's root."""
+    between = issue("Between", KEY, root_key, *issuer)
+    chain = issue("Leaf", KEY, KEY, *leaf, by="Between"), between
+    return tuple(it.public_bytes(Encoding.DER) for it in chain)
+
+
+def refused_marked(
+    documents: tuple[bytes, ...], trusted: Any = TRUSTED, marks: tuple[str, ...] = MARKS
+) -> bool:
+    try:
+        certificates.check_marked(documents, trusted, marks)
+    except ValueError:
+        return True
+    return False
+
+
+def test_a_marked_leaf_that_leads_to_the_root_gives_its_key_and_its_days() -> None:
+    found = certificates.check_marked(marked(IS_LEAF), TRUSTED, MARKS)
+    assert found == certificates.Certified(KEY.public_key(), FIRST_DAY, LAST_DAY)
+
+
+def test_a_marked_rehearsal_is_a_key_and_its_chain() -> None:
+    root, signer = certificates.marked_rehearsal(MARKS)
+    chain = x509.load_pem_x509_certificates(signer.encode())
+    documents = tuple(it.public_bytes(Encoding.DER) for it in chain)
+    found = certificates.check_marked(documents, root, MARKS)
+    assert found.key == load_pem_private_key(signer.encode(), None).public_key()
+    assert certificates.marked_rehearsal(MARKS) == (root, signer), "made once"
+    assert refused_marked(documents), "by another root"
+
+
+def test_each_certificate_must_carry_the_mark_of_its_place() -> None:
+    assert refused_marked(marked())
+    assert refused_marked(marked(IS_ISSUER))
+    for issuer in ((IS_CA, ISSUES), (IS_CA, ISSUES, IS_LEAF)):
+        assert refused_marked(marked(IS_LEAF, issuer=issuer))
+    assert refused_marked(marked(IS_LEAF), marks=MARKS[:1])
+    assert refused_marked(marked(IS_LEAF), marks=(*MARKS, "1.2.3.3"))
+    both = issue("Leaf", KEY, ROOT_KEY, IS_LEAF, IS_ISSUER).public_bytes(Encoding.DER)
+    assert refused_marked((both,))
+    assert not refused_marked((both,), marks=MARKS[:1])
+
+
+def test_whoever_holds_a_marked_leaf_issues_none() -> None:
+    for use in ((), (ISSUES,), (IS_NO_CA, ISSUES), (IS_CA, x509.KeyUsage(*[True] + [False] * 8))):
+        assert refused_marked(marked(IS_LEAF, issuer=(*use, IS_ISSUER))), use
+    assert refused_marked(marked(IS_LEAF, IS_CA, ISSUES))
+
+
+def test_a_marked_chain_of_another_root_or_with_gaps_is_refused() -> None:
+    leaf, between = marked(IS_LEAF)
+    other_key = new_key()
+    other = made_root(other_key).public_bytes(Encoding.DER)
+    assert refused_marked((*marked(IS_LEAF, root_key=other_key), other))
+    for documents in ((), (leaf,), (between,), (between, leaf), (leaf, b""), (leaf, between[:-9])):
+        assert refused_marked(documents)
+    assert refused_marked((leaf, between[:-1] + bytes([between[-1] ^ 1])))
+    for trusted in (None, 1, "", "x", [TRUSTED], TRUSTED.encode()):
+        assert refused_marked((leaf, between), trusted)
+
+
 # The public roots
 
 

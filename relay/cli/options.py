@@ -108,6 +108,32 @@ class Content(click.ParamType[bytes]):
             self.fail(f"{value!r} cannot be read: {why}", param, ctx)
 
 
+class Answer(click.ParamType[tuple[str | None, bytes]]):
+    """What is in a file, and the path at which a provider's API answered so, if it is said."""
+
+    name = "filename"
+
+    def convert(
+        self,
+        value: str | tuple[str | None, bytes],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str | None, bytes]:
+        """See click.ParamType. `/v1/payments/1?embed=refunds=FILE`: the last = is ours."""
+        if isinstance(value, tuple):
+            return value
+        path, _, file = value.rpartition("=")
+        named = path.startswith("/") and not Path(value).exists()
+        return (
+            (path, CONTENT.convert(file, param, ctx))
+            if named
+            else (
+                None,
+                CONTENT.convert(value, param, ctx),
+            )
+        )
+
+
 class Moment(click.ParamType[datetime]):
     """An ISO 8601 time; without a zone it is in UTC."""
 
@@ -134,6 +160,7 @@ class Moment(click.ParamType[datetime]):
 MOMENT = Moment()
 PROVIDER = Provider()
 CONTENT = Content()
+ANSWER = Answer()
 
 
 def _headers(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Headers:

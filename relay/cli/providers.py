@@ -56,6 +56,14 @@ def markdown_table() -> str:
     )
 
 
+# For the providers whose checkout takes nothing along.
+TELLS_ITSELF = (
+    "Your own page can tell it, before it sends somebody to pay: POST <public_url>/identify/<key>",
+    "with the visitor's id and the e-mail address that will be paid with. The README has the code;",
+    "`identify_key` and `identify_origins` of the destination open it.",
+)
+
+
 def set_up(known: Provider) -> str:
     """How to set the provider up, as text."""
     setup = known.setup
@@ -73,6 +81,8 @@ def set_up(known: Provider) -> str:
     ]
     if setup.checkout:
         lines += ["", *(f"   {line}" for line in setup.checkout.splitlines())]
+    if "visitor" not in setup.checkout:
+        lines += ["", *(f"   {line}" for line in TELLS_ITSELF)]
     if setup.notes:
         lines += ["", setup.notes]
     lines += ["", "In the configuration:", "", example(known)]
