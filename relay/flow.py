@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from relay import fetch, ledger, mapping, refunds, settle
-from relay.config import Source
+from relay.config import Destination, Source
 from relay.errors import FetchError, PayloadError, RelayError, VerificationError
 from relay.forward import Forwarder
 from relay.mapping import UNREADABLE, Body
@@ -24,6 +24,7 @@ from relay.model import (
     Document,
     Event,
     Ignored,
+    Lane,
     Payment,
     Received,
     Result,
@@ -103,7 +104,13 @@ class Courier:
         self.forwarder = Forwarder()
 
     def deliver(self, delivery: Delivery, source: Source) -> Step:
-        """Fetch, map, ledger, pace, forward, settle. What it came to, for the log."""
+        """One step further, whichever it is. What it came to, for the log."""
+        if delivery.withdraws:
+            return self.withdraw(delivery, source)
+        return self.carry(delivery, source)
+
+    def carry(self, delivery: Delivery, source: Source) -> Step:
+        """Fetch, map, ledger, pace, forward, settle."""
         try:
             event = self.read(delivery, source)
             if isinstance(event, Expansion):
@@ -170,28 +177,17 @@ class Courier:
         body: Body,
         notes: dict[str, Any],
     ) -> Step:
-        """Pace, forward, settle. A repair first deletes, and comes again for the post."""
+        """Pace, forward, settle."""
         destination = source.destination
-        gate, rate = destination.gate, destination.rate_limit
-        if not delivery.has_slot and not self.store.take_slot(gate, rate, self.now()):
-            self.store.wait_for_slot(delivery, gate, self.now())
+        if not self.has_slot(delivery, destination):
             return Step(Decision(State.PENDING, "waits_for_slot"))
         started_at = self.now()
         id = body.fields["transaction_id"]
-        if delivery.withdraws:
-            outcome = self.forwarder.withdraw(destination, id, started_at)
-            sent = f"DELETE {id}"
-        else:
-            outcome = self.forwarder.send(destination, body, started_at)
-            sent = body.json
+        outcome = self.forwarder.send(destination, body, started_at)
         ended_at = self.now()
-        attempt = Attempt(started_at, ended_at - started_at, sent, outcome)
+        attempt = Attempt(started_at, ended_at - started_at, body.json, outcome)
         decision = settle.decide(outcome, delivery, ended_at, random.random())  # noqa: S311
-        if outcome.result is Result.WITHDRAWN:
-            self.store.withdrawn(source.name, id, ended_at)
-            notes["withdraws"] = False
-        elif not delivery.withdraws:
-            decision = refunds.reconsider(self.store, source, delivery, payment, body, decision)
+        decision = refunds.reconsider(self.store, source, delivery, payment, body, decision)
         notes |= {
             "kind": payment.kind,
             "transaction_id": payment.transaction_id,
@@ -200,9 +196,40 @@ class Courier:
             or None,
         }
         kept = self.store.settle(
+            delivery, decision, ended_at, gate=destination.gate, attempt=attempt, notes=notes
+        )
+        return Step(decision, attempt, kept=kept)
+
+    def withdraw(self, delivery: Delivery, source: Source) -> Step:
+        """A repair first deletes what DataFast holds, and comes again to be judged and posted."""
+        destination, id = source.destination, delivery.posted_as
+        if id is None:
+            again = Decision(State.PENDING, Result.WITHDRAWN, self.now(), Lane.LIVE, counts=False)
+            return self.settle(delivery, again, notes={"withdraws": False})
+        if not self.has_slot(delivery, destination):
+            return Step(Decision(State.PENDING, "waits_for_slot"))
+        started_at = self.now()
+        outcome = self.forwarder.withdraw(destination, id, started_at)
+        ended_at = self.now()
+        attempt = Attempt(started_at, ended_at - started_at, f"DELETE {id}", outcome)
+        decision = settle.decide(outcome, delivery, ended_at, random.random())  # noqa: S311
+        notes = {}
+        if outcome.result is Result.WITHDRAWN:
+            self.store.withdrawn(source.name, id, ended_at)
+            notes = {"withdraws": False}
+        gate = destination.gate
+        kept = self.store.settle(
             delivery, decision, ended_at, gate=gate, attempt=attempt, notes=notes
         )
         return Step(decision, attempt, kept=kept)
+
+    def has_slot(self, delivery: Delivery, destination: Destination) -> bool:
+        """Whether it may go now; if not, it waits at the gate."""
+        gate = destination.gate
+        if delivery.has_slot or self.store.take_slot(gate, destination.rate_limit, self.now()):
+            return True
+        self.store.wait_for_slot(delivery, gate, self.now())
+        return False
 
     def stop(self, delivery: Delivery, result: Ignored | Decision, notes: dict[str, Any]) -> Step:
         """It is nothing for DataFast; or waits, which the ledger has written down already."""

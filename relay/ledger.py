@@ -12,13 +12,14 @@ What may still come (a first charge, a refund's original) is waited for, for as 
 `hold_seconds`. What turns out otherwise after it was sent is marked for `relay repair`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from relay.config import Source
+from relay.losses import NOTHING, Key, Loss, shares
 from relay.model import (
     TAKES_BACK,
     About,
@@ -29,6 +30,7 @@ from relay.model import (
     Kind,
     Payment,
     Recurrence,
+    Result,
     State,
 )
 from relay.store import AnyRow, Memory, Scope, Store
@@ -46,10 +48,13 @@ SAME_CHECKOUT = timedelta(hours=1)
 _SPEAKS = {State.PENDING, State.DELIVERED}
 _LONGEST = 255
 _SUREST = (Recurrence.FIRST, Recurrence.RENEWAL, Recurrence.UNKNOWN, Recurrence.ONE_TIME)
-_INHERITED = ("visitor_id", "email", "name", "customer_id")
+# The customer and the address first: they lead to the visitor.
+_INHERITED = ("customer_id", "email", "name", "visitor_id")
+# What a movement says that can be repaired, and how that is called.
+_REPAIRED = {"visitor_id": "visitor", "recurrence": "recurrence", "amount": "amount"}
+_CAME_TO_NOTHING = {"already_taken_back", "nothing_to_reinstate", "unknown_amount"}
 _WHO = {
     "transaction_id": "payment",
-    "original_id": "payment",
     "reference": "reference",
     "subscription_id": "subscription",
     "customer_id": "customer",
@@ -118,12 +123,15 @@ def consider(
 def judge(case: Case, meaning: Payment | Ignored) -> Verdict:
     """The whole of the ledger, in the order in which it thinks."""
     telling = _telling(meaning, case.delivery.request.received_at)
-    if case.memory.note(case.delivery.id, telling):
+    news = case.memory.note(case.delivery.id, telling)
+    if news:
         spread(case, telling)
     if isinstance(meaning, Ignored):
         return Verdict(meaning)
     teller = case.memory.movement(meaning.kind, meaning.transaction_id)
     if teller and teller.event != case.delivery.id and teller.state in _SPEAKS:
+        if news:
+            reconsider(case, teller)
         return Verdict(Ignored("already_told"), [_told_by(teller)])
     payment, evidence = identify(case, merge(case, meaning))
     verdict = DECIDE[payment.kind](case, payment)
@@ -131,10 +139,27 @@ def judge(case: Case, meaning: Payment | Ignored) -> Verdict:
     if isinstance(verdict.result, Decision):
         case.memory.hold(case.delivery, verdict.result, case.now, verdict.notes)
     elif isinstance(verdict.result, Payment):
-        case.memory.claim(case.delivery, _movement(verdict.result))
-        if case.delivery.reason in HELD:  # what waits for this decision was not helped by the news
-            spread(case, telling)
+        claim(case, verdict.result, teller)
+    elif news:
+        balance(case, payment.original_id)
     return verdict
+
+
+def claim(case: Case, payment: Payment, teller: AnyRow | None) -> None:
+    """This event tells of this movement from now on; what waited for that can be decided."""
+    delivery, movement = case.delivery, _movement(payment)
+    before = teller if teller and teller.event == delivery.id else None
+    changed = before and next((it for it in _REPAIRED if movement[it] != getattr(before, it)), None)
+    never_posted = not delivery.attempt or delivery.reason == Result.WITHDRAWN
+    if before and not (never_posted and not delivery.interrupted):
+        # DataFast may have it already, as it was understood then.
+        movement["repair"] = before.repair or (changed and _REPAIRED[changed])
+    case.memory.claim(delivery, movement)
+    if before is None or changed:
+        charge = payment.transaction_id if payment.kind is Kind.CHARGE else payment.original_id
+        if charge:
+            case.memory.wake(HELD, [Scope("original_id", charge)], case.now)
+        balance(case, charge)
 
 
 # One movement, told by several
@@ -148,7 +173,9 @@ def merge(case: Case, payment: Payment) -> Payment:
         name: known.get(name) for name, value in _about(payment).items() if value is None
     }
     missing["original_id"] = payment.original_id or known.get("original_id")
-    return replace(payment, **missing, recurrence=surest([row.recurrence for row in told]))
+    earliest = min((row.occurred_at for row in told if row.kind), default=payment.occurred_at)
+    place = surest([row.recurrence for row in told])
+    return replace(payment, **missing, recurrence=place, occurred_at=earliest)
 
 
 def surest(said: Sequence[str | None]) -> Recurrence | None:
@@ -230,6 +257,8 @@ def taken_back(case: Case, payment: Payment) -> Verdict:
         why = f"the payment {payment.original_id} is not known here"
         if case.now < case.held_until:
             return Verdict(_wait(case, WAITS_FOR_ORIGINAL), [Evidence(payment.kind, why)])
+        if payment.cumulative:
+            payment = replace(payment, amount=_standing(case, payment, None).rest)
         return _known_amount(payment, [Evidence(payment.kind, why)])
     payment = replace(payment, currency=payment.currency or original.currency)
     if payment.currency != original.currency:
@@ -240,55 +269,126 @@ def taken_back(case: Case, payment: Payment) -> Verdict:
 
 def _against(case: Case, payment: Payment, original: AnyRow) -> Verdict:
     """In the original's currency: how much is left, and has this loss been told already?"""
-    others = [
-        row
-        for row in case.memory.moved_back(original.transaction_id)
-        if row.event != case.delivery.id and row.currency == payment.currency
-    ]
-    rest = Decimal(original.amount) - _net(others)
-    amount = rest if payment.amount is None else payment.amount
-    if payment.cumulative:
-        amount -= sum((Decimal(it.amount) for it in others if it.kind == payment.kind), Decimal(0))
-    told_otherwise = any(it.kind in TAKES_BACK and it.kind != payment.kind for it in others)
-    if told_otherwise:  # the refund that settles a dispute, or the dispute after a refund
-        amount = min(amount, rest)
+    standing = _standing(case, payment, original)
+    amount, paid = standing.rest, Decimal(original.amount)
     whole = f"of {original.amount} {original.currency}, paid on {_day(original.occurred_at)}"
     if amount <= 0:
         why = f"all {whole} that it tells of is taken back already"
-        last = others[-1].event if others else original.event
+        last = standing.others[-1].event if standing.others else original.event
         return Verdict(Ignored("already_taken_back"), [Evidence("not sent", why, last)])
-    left = (
-        f"{max(rest - amount, Decimal(0))} left"
-        if amount <= rest
-        else (f"{amount - rest} more than was left")
-    )
+    rest = paid - standing.lost - amount
+    left = f"{rest} left" if rest >= 0 else f"{-rest} more than was left"
     found = Evidence(payment.kind, f"{amount} {whole}; {left}", original.event)
     return Verdict(replace(payment, amount=amount), [found])
 
 
 def reinstated(case: Case, payment: Payment) -> Verdict:
     """Money that returns is a payment again, but never more than was taken back here before."""
-    back = case.memory.moved_back(payment.original_id) if payment.original_id else []
-    others = [row for row in back if row.event != case.delivery.id]
-    taken = _net(others)
-    if taken <= 0:
+    original = case.memory.movement(Kind.CHARGE, payment.original_id or "")
+    standing = _standing(case, payment, original)
+    amount = standing.rest
+    if amount <= 0 or standing.early:
         why = Evidence("not sent", "nothing was taken back that could return")
         if case.now < case.held_until:
             return Verdict(_wait(case, WAITS_FOR_LOSS), [why])
-        return Verdict(Ignored("nothing_to_reinstate"), [why])
-    amount = taken if payment.amount is None else min(payment.amount, taken)
-    original = case.memory.movement(Kind.CHARGE, payment.original_id or "")
+        if amount <= 0:
+            return Verdict(Ignored("nothing_to_reinstate"), [why])
     again = Recurrence(original.recurrence) if original and original.recurrence else None
-    why = Evidence("reinstated", f"{amount} of {taken} that were taken back", others[-1].event)
-    currency = payment.currency or others[-1].currency
+    last = standing.others[-1].event if standing.others else None
+    why = Evidence("reinstated", f"{amount} of {standing.taken} that were taken back", last)
+    currency = payment.currency or (original.currency if original else None)
     return Verdict(replace(payment, amount=amount, currency=currency, recurrence=again), [why])
 
 
-def _net(rows: list[AnyRow]) -> Decimal:
+@dataclass(frozen=True)
+class Standing:
+    """How one loss or return of money stands among the others of its original.
+
+    `rest` is what it has to say itself; `taken` and `lost` are what was taken back, without and
+    with what returned; `early` says that not all of it can be explained yet.
+    """
+
+    rest: Decimal
+    taken: Decimal
+    lost: Decimal
+    early: bool
+    others: Sequence[AnyRow]
+
+
+def _standing(case: Case, payment: Payment, original: AnyRow | None) -> Standing:
+    """What the others say is not said again: the sum is right, whoever came first."""
+    losses = _losses(case.memory.losses(payment.original_id or ""), payment.currency)
+    due = shares(losses, Decimal(original.amount) if original else None)
+    own = (str(payment.kind), payment.transaction_id)
+    others = [
+        row
+        for row in case.memory.moved_back(payment.original_id or "")
+        if (row.kind, row.transaction_id) != own and row.currency == payment.currency
+    ]
+    others = [row for row in others if row.state is not State.IGNORED]
+    said = dict(due.of) | {(it.kind, it.transaction_id): Decimal(it.amount) for it in others}
+    said.pop(own, None)
+    group = TAKES_BACK if payment.kind in TAKES_BACK else {Kind.REINSTATED}
+    rest = due.total(group) - _sum(said, group)
+    if payment.amount is not None and not payment.cumulative:
+        rest = min(rest, payment.amount)
+    taken = _sum({(it.kind, it.transaction_id): Decimal(it.amount) for it in others}, TAKES_BACK)
+    return Standing(rest, taken, _net(others), own in due.early, others)
+
+
+def _losses(rows: Sequence[AnyRow], currency: str | None) -> list[Loss]:
+    """What was told of the losses in one currency, each once with all that is known of it."""
+    found: dict[Key, Loss] = {}
+    for row in rows:
+        if row.currency not in {None, currency}:
+            continue
+        key = (row.kind, row.transaction_id)
+        amount = None if row.amount is None else Decimal(row.amount)
+        if key not in found:
+            found[key] = Loss(*key, row.occurred_at, amount, bool(row.cumulative))
+        elif found[key].amount is None:
+            found[key] = replace(found[key], amount=amount, cumulative=bool(row.cumulative))
+    return list(found.values())
+
+
+def balance(case: Case, original_id: str | None) -> None:
+    """What came to nothing and is needed now is judged again; what is too much or too little, marked."""
+    told = case.memory.losses(original_id) if original_id else []
+    original = case.memory.movement(Kind.CHARGE, original_id or "") if told else None
+    if original is None:
+        return
+    due = shares(_losses(told, original.currency), Decimal(original.amount))
+    rows = [
+        it for it in case.memory.moved_back(original_id or "") if it.currency == original.currency
+    ]
+    decided = {(it.kind, it.transaction_id): it for it in rows if it.state is not State.IGNORED}
+    silent = {
+        (it.kind, it.transaction_id): it.event
+        for it in told
+        if it.reason.partition(":")[0] in _CAME_TO_NOTHING and it.event != case.delivery.id
+    }
+    for group in (TAKES_BACK, {Kind.REINSTATED}):
+        said = {key: Decimal(it.amount) for key, it in decided.items()}
+        said = {key: said.get(key, NOTHING if key in silent else it) for key, it in due.of.items()}
+        missing = due.total(group) - _sum(said, group)
+        for key in (it for it in due.of if missing and it[0] in group):
+            lacks = due.of[key] - said[key]
+            if key in decided and lacks * missing > 0:
+                case.memory.mark(decided[key], "amount")
+            elif key in silent and key not in decided and lacks > 0 < missing:
+                case.memory.reopen([silent[key]], case.now)
+    for row in decided.values():
+        if row.kind == Kind.REINSTATED and row.recurrence != original.recurrence:
+            case.memory.mark(row, "recurrence")
+
+
+def _sum(amounts: Mapping[Key, Decimal], kinds: Collection[str]) -> Decimal:
+    return sum((it for (kind, _), it in amounts.items() if kind in kinds), NOTHING)
+
+
+def _net(rows: Sequence[AnyRow]) -> Decimal:
     """Taken back less returned."""
-    return sum(
-        (Decimal(row.amount) * (1 if row.kind in TAKES_BACK else -1) for row in rows), Decimal(0)
-    )
+    return sum((Decimal(it.amount) * (1 if it.kind in TAKES_BACK else -1) for it in rows), NOTHING)
 
 
 def _known_amount(payment: Payment, evidence: list[Evidence]) -> Verdict:
@@ -322,21 +422,36 @@ DECIDE = {
 
 
 def identify(case: Look, payment: Payment) -> tuple[Payment, list[Evidence]]:
-    """The payment with what is missing of its visitor and customer, from the nearest that knows."""
-    found: dict[str, Any] = {}
+    """The payment with what is missing of its visitor and customer, from the nearest that knows.
+
+    Money that goes back is looked for as its original is, at its original's time.
+    """
     evidence = []
+    like = _original(case, payment) if payment.original_id else payment
     for what in _INHERITED:
         if getattr(payment, what):
             continue
-        for scope in scopes(case, payment):
-            row = _sighting(case, what, scope, payment.occurred_at)
+        for scope in scopes(case, like):
+            row = _sighting(case, what, scope, like.occurred_at)
             if row is not None:
-                found[what] = getattr(row, what)
+                found = {what: getattr(row, what)}
+                payment, like = replace(payment, **found), replace(like, **found)
                 who = _WHO[scope.column]
                 shown = f"{what.removesuffix('_id')} {found[what]}" if what != "email" else "e-mail"
                 evidence.append(Evidence("inherited", f"{shown}, by its {who}", row.event))
                 break
-    return replace(payment, **found), evidence
+    return payment, evidence
+
+
+def _original(case: Look, payment: Payment) -> Payment:
+    """What the original of a refund is known by, as far as the refund does not say so itself."""
+    told = case.memory.told(Kind.CHARGE, payment.original_id or "")
+    known = {name: value for row in told for name, value in _columns(row).items()}
+    missing: dict[str, Any] = {
+        name: known.get(name) for name, value in _about(payment).items() if value is None
+    }
+    paid_at = min((row.occurred_at for row in told if row.kind), default=payment.occurred_at)
+    return replace(payment, **missing, occurred_at=paid_at)
 
 
 def scopes(case: Look, payment: Payment) -> Iterator[Scope]:
@@ -344,7 +459,7 @@ def scopes(case: Look, payment: Payment) -> Iterator[Scope]:
     for column, value in (
         ("transaction_id", payment.original_id or payment.transaction_id),
         ("reference", payment.reference),
-        ("reference", payment.transaction_id),
+        ("reference", payment.original_id or payment.transaction_id),
         ("subscription_id", payment.subscription_id),
         ("customer_id", payment.customer_id),
         ("email_key", _folded(payment.email) if case.source.destination.match_email else None),
@@ -377,14 +492,69 @@ def spread(case: Case, telling: dict[str, Any]) -> None:
     if telling["original_id"]:
         near.append(Scope("transaction_id", telling["original_id"]))
     case.memory.wake(HELD, near, case.now)
-    if telling["visitor_id"]:
-        _mark(case, [*near, *_wide(telling)], "visitor")
-    own = [it for it in near if it.column in {"transaction_id", "subscription_id"}]
-    if telling["kind"] == Kind.CHARGE:  # it can make others later ones, and itself anything
-        _mark(case, own, "new")
-        _mark(case, own[:1], "renewal")
-    elif telling["kind"] == Kind.TRIAL:  # the first charge after it was no renewal
-        _mark(case, own, "renewal")
+    _mark_visitors(case, telling)
+    if telling["subscription_id"]:
+        _mark_places(case, telling, telling["subscription_id"])
+
+
+def _mark_visitors(case: Case, telling: dict[str, Any]) -> None:
+    """Mark what went out as another visitor's, or as nobody's; directly, or by what this links."""
+    visitor = telling["visitor_id"]
+    nobody = not (telling["customer_id"] or telling["email_key"])
+    if not visitor and (nobody or case.memory.knew(case.delivery.id, telling)):
+        return
+    own = ("transaction_id", "subscription_id")
+    about = [Scope(column, telling[column]) for column in own if telling[column]]
+    wide = _wide(telling)
+    if visitor:
+        by_customer = [it for it in wide if it.column in {"customer_id", "email_key"}]
+        wide += case.memory.links(by_customer)
+    for movement in case.memory.others([*about, *wide], visitor):
+        _mark_visitor(case, movement)
+
+
+def _mark_visitor(look: Look, movement: AnyRow) -> bool:
+    """Mark a movement if it would be another visitor's by now; whether it would."""
+    memory = look.memory.of(movement.source)
+    told = memory.told(movement.kind, movement.transaction_id)
+    now = identify(Look(memory, look.source), _retold(movement, told))[0].visitor_id
+    differs = now is not None and now != movement.visitor_id
+    if differs:
+        memory.mark(movement, "visitor")
+    return differs
+
+
+def _mark_places(case: Case, telling: dict[str, Any], subscription: str) -> None:
+    """Mark what went out as new and is a renewal by now, or the other way round."""
+    at, since = telling["occurred_at"], telling["subscribed_at"]
+    found: list[AnyRow] = []
+    if since and not case.memory.begun(subscription, case.delivery.id, since):
+        found += case.memory.charges(subscription, renewals=False)
+    elif telling["kind"] == Kind.CHARGE:  # it can make later ones renewals
+        found += case.memory.charges(subscription, renewals=False, after=at)
+    if telling["kind"] == Kind.TRIAL:  # the first charge after it was no renewal
+        found += case.memory.charges(subscription, renewals=True)
+    for movement in found:
+        _mark_place(case, movement)
+
+
+def _mark_place(case: Case, movement: AnyRow) -> bool:
+    """Mark a charge if its place in the subscription is another by now; whether it is."""
+    told = case.memory.told(movement.kind, movement.transaction_id)
+    renews = recurrence(case, _retold(movement, told))[0] is Recurrence.RENEWAL
+    differs: bool = renews != (movement.recurrence == Recurrence.RENEWAL)
+    if differs:
+        case.memory.mark(movement, "recurrence")
+    return differs
+
+
+def reconsider(case: Case, movement: AnyRow) -> None:
+    """A movement that another event told of before: would it be sent better by now?"""
+    marked = _mark_visitor(case, movement)
+    if movement.kind == Kind.CHARGE and not marked:
+        _mark_place(case, movement)
+    if movement.original_id:
+        balance(case, movement.original_id)
 
 
 def identified(
@@ -405,11 +575,10 @@ def _mark_nobodys(look: Look, telling: dict[str, Any]) -> None:
     for scope in _wide(telling):
         # What is of another day is not worth the search: see `_sighting`.
         near_only = scope.column in {"customer_id", "email_key"}
-        for movement, told in look.memory.affected([scope], "visitor"):
+        for movement in look.memory.nobodys([scope]):
             if near_only and movement.occurred_at + SAME_CHECKOUT < telling["occurred_at"]:
                 continue
-            if identify(look, _retold(movement, told))[0].visitor_id:
-                look.memory.mark(movement, "visitor")
+            _mark_visitor(look, movement)
 
 
 def _wide(telling: dict[str, Any]) -> list[Scope]:
@@ -422,17 +591,6 @@ def _wide(telling: dict[str, Any]) -> list[Scope]:
     if telling["reference"]:
         wide.append(Scope("transaction_id", telling["reference"]))
     return wide
-
-
-def _mark(case: Case, near: list[Scope], what: str) -> None:
-    """Mark the movements that would say something else of `what` if they went out now."""
-    for movement, told in case.memory.affected(near, what):
-        payment = _retold(movement, told)
-        if what == "visitor":
-            if identify(case, payment)[0].visitor_id:
-                case.memory.mark(movement, "visitor")
-        elif (recurrence(case, payment)[0] is Recurrence.RENEWAL) == (what == "new"):
-            case.memory.mark(movement, "recurrence")
 
 
 # Rows
@@ -448,6 +606,9 @@ def _telling(meaning: Payment | Ignored, received_at: datetime) -> dict[str, Any
         "kind": payment and payment.kind,
         "transaction_id": _storable(meaning.transaction_id),
         "original_id": payment and payment.original_id,
+        "amount": None if payment is None or payment.amount is None else str(payment.amount),
+        "currency": payment and payment.currency,
+        "cumulative": payment and payment.cumulative,
         "recurrence": payment and payment.recurrence,
         "occurred_at": meaning.occurred_at or received_at,
     }
@@ -464,6 +625,7 @@ def _movement(payment: Payment) -> dict[str, Any]:
         "occurred_at": payment.occurred_at,
         "recurrence": payment.recurrence,
         "visitor_id": _storable(payment.visitor_id),
+        "repair": None,
     }
 
 
@@ -478,7 +640,9 @@ def _retold(movement: AnyRow, told: Any) -> Payment:  # noqa: ANN401 - rows
         original_id=movement.original_id,
         amount=Decimal(movement.amount),
         currency=movement.currency,
-        occurred_at=movement.occurred_at,
+        occurred_at=min(
+            (row.occurred_at for row in told if row.kind), default=movement.occurred_at
+        ),
         recurrence=surest([row.recurrence for row in told]),
     )
 

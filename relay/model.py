@@ -206,7 +206,7 @@ class Delivery:
     `attempt` counts the posts made so far; `failures` those that count against the schedule;
     `reason` is why it waited, `first_due_at` when its schedule began. `lease` proves that the claim is still ours;
     `interrupted` says that another worker had it and never came to an end with it; `withdraws`
-    that what DataFast holds of it is deleted first.
+    that what DataFast holds of it is deleted first; `posted_as` is the id it was posted under last.
     """
 
     id: int
@@ -223,6 +223,7 @@ class Delivery:
     has_slot: bool = False
     interrupted: bool = False
     withdraws: bool = False
+    posted_as: str | None = None
 
 
 class Result(StrEnum):

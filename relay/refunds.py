@@ -34,9 +34,11 @@ def posted_as(
     policy, original = source.destination.refunds, payment.original_id
     if payment.kind not in TAKES_BACK or original is None or policy == "refund_id":
         return payment.transaction_id
-    if delivery.reason == SWALLOWED:
-        return payment.transaction_id
+    if delivery.reason == SWALLOWED or delivery.posted_as == payment.transaction_id:
+        return payment.transaction_id  # where it stands, or stood before
     charge = store.charged(source.name, original)
+    if charge is not None and charge.refunded_by not in {None, delivery.id}:
+        return payment.transaction_id  # one refund can go under the original's id
     if policy == "auto" and not _is_all_of(charge, payment):
         return payment.transaction_id
     if charge is not None and charge.state is State.PENDING:

@@ -37,7 +37,7 @@ from relay import provider, samples
 from relay.app import create_app
 from relay.config import Config
 from relay.model import Received, Reply, State, Trust
-from relay.rehearse import Rehearsed, StandIn
+from relay.rehearse import Rehearsed, StandIn, addressed
 from relay.store import Filter, Store, migrate
 
 PATH = f"/webhooks/{PROVIDER}"
@@ -361,9 +361,10 @@ def everybody(
 def signed(rehearsed: Rehearsed, sample: samples.Sample) -> tuple[str, Received]:
     """Where to, and what."""
     name = rehearsed.provider.name
-    request = rehearsed.sign(replace(sample.request, received_at=datetime.now(UTC)))
+    request = rehearsed.sign(addressed(sample, "http://127.0.0.1:8080", name))
     secret = f"/{request.url_secret}" if request.url_secret else ""
-    return f"/webhooks/{name}{secret}", request
+    _, mark, query = request.url.partition("?")
+    return f"/webhooks/{name}{secret}{mark}{query}", request
 
 
 @pytest.mark.parametrize("name", provider.names())

@@ -1,40 +1,81 @@
 """The providers: what exists, and how to set one up."""
 
+import re
+
 import click
 from rich.markup import escape
 from rich.table import Table
 
-from relay import provider
+from relay import declared, provider, samples
 from relay.cli.options import PROVIDER, console
 from relay.provider import Provider
 
 
+def _known(ctx: click.Context, param: click.Parameter, name: str | None) -> Provider | str | None:
+    """The provider called `name`; of `mapping`, which the configuration declares, the name."""
+    return name if name in {None, declared.NAME} else PROVIDER.convert(name, param, ctx)
+
+
 @click.command()
-@click.argument("known", metavar="[NAME]", type=PROVIDER, required=False)
+@click.argument("known", metavar="[NAME]", callback=_known, required=False)
 @click.option("--markdown", is_flag=True, help="As the table of the README.")
-def providers_command(known: Provider | None, *, markdown: bool) -> None:
+def providers_command(known: Provider | str | None, *, markdown: bool) -> None:
     """The providers that exist; with NAME: how to set it up, step by step."""
     if known is None:
         print_table(markdown=markdown)
+    elif isinstance(known, str):
+        click.echo(declared.SKELETON, nl=False)
     else:
         click.echo(set_up(known))
 
 
-HEADINGS = ("provider", "in the configuration", "signature", "webhook", "visitor id")
+HEADINGS = (
+    "provider",
+    "in the configuration",
+    "signature",
+    "proved by",
+    "webhook",
+    "first or renewal",
+    "refund",
+    "dispute",
+    "trial",
+    "visitor id",
+)
+PROOFS = {"published": "vector", "sdk": "SDK", "formula": "formula"}
 
 
 def rows() -> list[tuple[str, ...]]:
-    """The table of providers, one row each."""
-    return [
-        (
-            each.title,
-            each.name,
-            each.signature.summary,
-            "thin: asks the API" if each.fetch else "complete",
-            each.setup.visitor,
-        )
-        for each in map(provider.load, provider.names())
-    ]
+    """The table of providers, one row each. What one tells, its recorded requests show."""
+    return [row(each) for each in map(provider.load, provider.names())]
+
+
+def row(known: Provider) -> tuple[str, ...]:
+    """What there is to know of a provider before one chooses it."""
+    recorded = samples.of(known.name)
+    told = [entry for it in recorded for entry in it.expected.get("payments", [])]
+    kinds = {entry["kind"] for entry in told}
+    proofs = {it.proof for it in recorded}
+    dispute = "and won again" if "reinstated" in kinds else "yes"
+    return (
+        known.title,
+        known.name,
+        known.signature.summary,
+        ", ".join(word for proof, word in PROOFS.items() if proof in proofs) or "nothing signed",
+        "thin: asks the API" if known.fetch else "complete",
+        places({entry["recurrence"] for entry in told}),
+        "yes" if "refund" in kinds else "not told",
+        dispute if "dispute" in kinds else "not told",
+        "yes" if "trial" in kinds else "not told",
+        re.split(r"[.:;] ", known.setup.visitor + " ")[0],
+    )
+
+
+def places(recurrences: set[str | None]) -> str:
+    """By what a subscription's charges are told apart: the event's own word, or the ledger."""
+    by_event = bool(recurrences & {"first", "renewal"})
+    if "unknown" in recurrences:
+        return "event, else memory" if by_event else "memory"
+    return "event" if by_event else "no subscriptions"
 
 
 def print_table(*, markdown: bool) -> None:

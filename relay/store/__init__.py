@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from relay.errors import StoreUnavailableError
-from relay.model import Attempt, Decision, Delivery, Document, Event
+from relay.model import Attempt, Decision, Delivery, Document, Event, State
 from relay.store import inbox, ledger, queue, views
 from relay.store.engine import migrate, open_engines, sqlite_path
 from relay.store.inbox import Arrival
@@ -126,12 +126,18 @@ class Store:
         attempt: Attempt | None = None,
         notes: dict[str, Any] | None = None,
     ) -> bool:
-        """See queue.settle."""
-        return self._writer.one(
-            lambda it: queue.settle(
-                it, delivery, decision, now, key=gate, attempt=attempt, notes=notes
+        """See queue.settle; and ledger.make_room, if this was the end of it."""
+
+        def work(connection: Connection) -> bool:
+            kept = queue.settle(
+                connection, delivery, decision, now, key=gate, attempt=attempt, notes=notes
             )
-        )
+            if kept and decision.state is State.DEAD:
+                self.bell.ring(connection)
+                ledger.make_room(connection, delivery.id, now)
+            return kept
+
+        return self._writer.one(work)
 
     def open_gates(self, gates: Sequence[str]) -> None:
         """See queue.open_gates."""

@@ -31,6 +31,7 @@ def open_engines(url: str) -> tuple[Engine, Engine]:
         parsed,
         pool_size=8,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error must not tell what is in a row
         connect_args={"connect_timeout": POSTGRES_CONNECT_S},
     )
     # A query of its own needs no transaction around it, and so no two more ways to the server.
@@ -65,7 +66,7 @@ def migrate(url: str) -> None:
 
 
 def _sqlite(url: URL, mode: str, pool_size: int) -> Engine:
-    engine = create_engine(url, pool_size=pool_size, max_overflow=0)
+    engine = create_engine(url, pool_size=pool_size, max_overflow=0, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: object) -> None:  # noqa: ANN401 - the driver's own

@@ -20,6 +20,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     tuple_,
     update,
 )
@@ -38,7 +39,7 @@ _LOCK = text("SELECT pg_advisory_xact_lock(7202115891)")
 _MOST_AFFECTED = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Scope:
     """Whom tellings are about: those with this value in this column."""
 
@@ -69,6 +70,10 @@ class Memory:
         if connection.dialect.name == "postgresql":
             connection.execute(_LOCK)
 
+    def of(self, source: str) -> "Memory":
+        """The same, as another source of the site knows it."""
+        return self if source == self._source else Memory(self._connection, source, self._site)
+
     # Facts
 
     def note(self, event: int | None, telling: dict[str, Any]) -> bool:
@@ -80,11 +85,16 @@ class Memory:
         new = _note(self._connection.dialect.name)
         return self._connection.execute(new, row).first() is not None
 
-    def told(self, kind: Kind | None, transaction_id: str) -> Sequence[AnyRow]:
-        """All that was told of one movement; of one id, if no kind is given. The oldest first."""
-        clause = Scope("transaction_id", transaction_id).clause(self._source, self._site)
-        found = select(tellings).where(clause).order_by(tellings.c.occurred_at, tellings.c.event)
-        return self._all(found if kind is None else found.where(tellings.c.kind == kind))
+    def told(self, kind: str, transaction_id: str) -> Sequence[AnyRow]:
+        """All that was told of one movement, also where no money moved. The oldest first."""
+        return self._all(
+            select(tellings)
+            .where(
+                Scope("transaction_id", transaction_id).clause(self._source, self._site),
+                or_(tellings.c.kind == kind, tellings.c.kind.is_(None)),
+            )
+            .order_by(tellings.c.occurred_at, tellings.c.event)
+        )
 
     def charge_before(self, subscription: str, moment: datetime, id: str) -> AnyRow | None:
         """The first paid charge of a subscription, if there is one before the charge called `id`."""
@@ -117,6 +127,56 @@ class Memory:
         trials = select(tellings).where(clause, tellings.c.kind == Kind.TRIAL)
         return self._first(trials.order_by(tellings.c.occurred_at))
 
+    def losses(self, original_id: str) -> Sequence[AnyRow]:
+        """All that was told of the refunds, disputes and returns of a charge, with their states."""
+        return self._all(
+            select(tellings, events.c.state, events.c.reason)
+            .join(events, events.c.id == tellings.c.event)
+            .where(
+                Scope("original_id", original_id).clause(self._source, self._site),
+                tellings.c.kind.is_not(None),
+            )
+            .order_by(tellings.c.occurred_at, tellings.c.event)
+        )
+
+    def begun(self, subscription: str, event: int, moment: datetime) -> bool:
+        """Whether another event has said before that the subscription began then, or earlier."""
+        said = select(tellings.c.id).where(
+            Scope("subscription_id", subscription).clause(self._source, self._site),
+            tellings.c.subscribed_at <= moment,
+            tellings.c.event != event,
+        )
+        return self._first(said) is not None
+
+    def links(self, scopes: Sequence[Scope]) -> list[Scope]:
+        """By what else those are known who are known by these."""
+        if not scopes:
+            return []
+        where = or_(*(scope.clause(self._source, self._site) for scope in scopes))
+        found: set[Scope] = set()
+        for column in ("subscription_id", "customer_id", "reference", "transaction_id"):
+            value = tellings.c[column]
+            linked = select(value).where(where, value.is_not(None)).distinct()
+            if column == "transaction_id":  # a movement's own telling leads to it without this
+                linked = linked.where(tellings.c.kind.is_(None))
+            rows = self._all(linked.limit(_MOST_AFFECTED))
+            found |= {Scope(column, row[0]) for row in rows}
+        return sorted(found - set(scopes))
+
+    def knew(self, event: int | None, telling: dict[str, Any]) -> bool:
+        """Whether another event has said before that these belong together."""
+        keys = ("subscription_id", "customer_id", "email_key", "reference")
+        near = next((name for name in keys if telling[name]), None)
+        if near is None:
+            return True
+        said = select(tellings.c.id).where(
+            Scope(near, telling[near]).clause(self._source, self._site),
+            *(tellings.c[name].is_not_distinct_from(telling[name]) for name in keys),
+            tellings.c.event.is_not(None),
+            tellings.c.event != event,
+        )
+        return self._first(said) is not None
+
     def sighting(
         self, what: str, scope: Scope, latest: datetime | None, since: datetime | None = None
     ) -> AnyRow | None:
@@ -127,10 +187,13 @@ class Memory:
         told = select(tellings).where(
             scope.clause(self._source, self._site), tellings.c[what].is_not(None)
         )
-        at, id = tellings.c.occurred_at, tellings.c.id
+        if what != "visitor_id":  # a site's key is public: it can say whose visit it was, no more
+            told = told.where(tellings.c.event.is_not(None))
+        # Of two at one moment, any will do, as long as it is the same one in any order of arrival.
+        at, value = tellings.c.occurred_at, tellings.c[what]
         if since is not None:
-            return self._first(told.where(at > since).order_by(at, id))
-        return self._first(told.where(at <= latest).order_by(at.desc(), id.desc()))
+            return self._first(told.where(at > since).order_by(at, value))
+        return self._first(told.where(at <= latest).order_by(at.desc(), value))
 
     # Decisions
 
@@ -157,8 +220,7 @@ class Memory:
 
         A teller that died, or turned out to mean nothing, makes room for the next one.
         """
-        own = {"source": self._source, "site": self._site, "event": delivery.id, "repair": None}
-        row = {**movement, **own}
+        row = {**movement, "source": self._source, "site": self._site, "event": delivery.id}
         new = _claim(self._connection.dialect.name)
         return self._connection.execute(new, row).first() is not None
 
@@ -186,32 +248,61 @@ class Memory:
         )
         self.woke |= woken.rowcount > 0
 
-    def affected(
-        self, scopes: Sequence[Scope], what: str
-    ) -> Iterator[tuple[AnyRow, Sequence[AnyRow]]]:
-        """Movements that may have gone out wrong: without a "visitor", as "new", or as "renewal".
+    def reopen(self, ids: Sequence[int], now: datetime) -> None:
+        """Judge events again that came to nothing."""
+        silent = events.c.state.in_([State.DEAD, State.IGNORED])
+        changed = self._connection.execute(
+            update(events).where(events.c.id.in_(ids), silent).values(**reopened(now, Lane.RETRY))
+        )
+        self.woke |= changed.rowcount > 0
 
-        Each with all that was told of it.
-        """
-        charge, place = movements.c.kind == Kind.CHARGE, movements.c.recurrence
-        lacking = {
-            "visitor": movements.c.visitor_id.is_(None),
-            "new": and_(charge, or_(place.is_(None), place != Recurrence.RENEWAL)),
-            "renewal": and_(charge, place == Recurrence.RENEWAL),
-        }[what]
-        for scope in scopes:
+    def nobodys(self, scopes: Sequence[Scope]) -> Iterator[AnyRow]:
+        """Movements about these that went out without a visitor."""
+        return self._affected(scopes, [_tells_of_movement], movements.c.visitor_id.is_(None))
+
+    def others(self, scopes: Sequence[Scope], visitor: str | None) -> Iterator[AnyRow]:
+        """Movements about these that may be of another visitor, and what goes back of them."""
+        other = movements.c.visitor_id.is_distinct_from(visitor) if visitor else true()
+        return self._affected(scopes, [_tells_of_movement, _tells_of_original], other)
+
+    def charges(
+        self, subscription: str, *, renewals: bool, after: datetime | None = None
+    ) -> Iterator[AnyRow]:
+        """The charges of a subscription that count as renewals, or those that do not."""
+        place = movements.c.recurrence
+        said = [
+            movements.c.kind == Kind.CHARGE,
+            place == Recurrence.RENEWAL if renewals else place.is_distinct_from(Recurrence.RENEWAL),
+        ]
+        if after is not None:
+            said.append(movements.c.occurred_at >= after)
+        scope = Scope("subscription_id", subscription)
+        return self._affected([scope], [_tells_of_movement], and_(*said))
+
+    def _affected(
+        self,
+        scopes: Sequence[Scope],
+        ties: Sequence[ColumnElement[bool]],
+        lacking: ColumnElement[bool],
+    ) -> Iterator[AnyRow]:
+        """Movements that may have gone out wrong, each once; of a great many, the latest."""
+        if not scopes:
+            return
+        about = or_(*(scope.clause(self._source, self._site) for scope in scopes))
+        seen = set()
+        for tie in ties:
             found = (
                 _decided()
-                .join(tellings, _tells_of_movement)
-                .where(
-                    scope.clause(self._source, self._site), movements.c.repair.is_(None), lacking
-                )
+                .join(tellings, tie)
+                .where(about, movements.c.repair.is_(None), lacking)
                 .order_by(tellings.c.occurred_at.desc())
                 .limit(_MOST_AFFECTED)
             )
             for row in self._all(found):
-                same = _same_movement(row.source, row.kind, row.transaction_id)
-                yield row, self._all(select(tellings).where(*same))
+                key = (row.source, row.kind, row.transaction_id)
+                if key not in seen:
+                    seen.add(key)
+                    yield row
 
     def mark(self, movement: AnyRow, repair: str) -> None:
         """Note that a movement would be sent better by now."""
@@ -229,9 +320,29 @@ class Memory:
 
 
 def charged(connection: Connection, source: str, transaction_id: str) -> AnyRow | None:
-    """The charge of that id, if one is known: its amount (text) and currency, and its state."""
+    """The charge of that id, if one is known: its amount (text) and currency, and its state.
+
+    `refunded_by` is the event that DataFast has as its refund, under its own id.
+    """
+    back = movements.alias()
+    refund = events.alias()
+    refunded_by = (
+        select(refund.c.id)
+        .join(back, back.c.event == refund.c.id)
+        .where(
+            back.c.source == source,
+            back.c.original_id == transaction_id,
+            back.c.kind.in_(TAKES_BACK),
+            refund.c.posted_as == transaction_id,
+            refund.c.state == State.DELIVERED,
+        )
+        .limit(1)
+        .scalar_subquery()
+    )
     return connection.execute(
-        _decided().where(
+        _decided()
+        .add_columns(refunded_by.label("refunded_by"))
+        .where(
             movements.c.source == source,
             movements.c.kind == Kind.CHARGE,
             movements.c.transaction_id == transaction_id,
@@ -248,10 +359,52 @@ def repairs(connection: Connection, sites: Sequence[str] | None = None) -> Seque
 
 
 def repair(connection: Connection, ids: Sequence[int], now: datetime) -> int:
-    """Let the events go out anew, each after what DataFast holds of it was deleted; how many."""
+    """Let the events go out anew, each after what DataFast holds of it was deleted; how many.
+
+    What was posted under its charge's id cannot be deleted without the charge: that goes again too.
+    """
+    charge, charged = movements.alias(), events.alias()
+    together = (
+        select(movements.c.event, charge.c.event.label("charge"))
+        .join(events, events.c.id == movements.c.event)
+        .join(
+            charge,
+            and_(
+                charge.c.source == movements.c.source,
+                charge.c.kind == Kind.CHARGE,
+                charge.c.transaction_id == movements.c.original_id,
+            ),
+        )
+        .join(charged, charged.c.id == charge.c.event)
+        .where(
+            movements.c.event.in_(ids),
+            events.c.posted_as == movements.c.original_id,
+            charged.c.state == State.DELIVERED,
+        )
+    )
+    with_charge = {row.event: row.charge for row in connection.execute(together)}
+    wanted = {with_charge.get(id, id) for id in ids}
     again = reopened(now, Lane.RETRY) | {"reason": "repair", "withdraws": True}
-    delivered = and_(events.c.id.in_(ids), events.c.state == State.DELIVERED)
+    delivered = and_(events.c.id.in_(wanted), events.c.state == State.DELIVERED)
     return connection.execute(update(events).where(delivered).values(**again)).rowcount
+
+
+def make_room(connection: Connection, event: int, now: datetime) -> None:
+    """An event died that told of a movement: those that were silent because of it may speak."""
+    others = (
+        select(tellings.c.event)
+        .join(movements, _tells_of_movement)
+        .where(movements.c.event == event, tellings.c.event != event)
+    )
+    connection.execute(
+        update(events)
+        .where(
+            events.c.id.in_(others),
+            events.c.state == State.IGNORED,
+            events.c.reason == "already_told",
+        )
+        .values(**reopened(now, Lane.RETRY))
+    )
 
 
 def withdrawn(connection: Connection, source: str, transaction_id: str, now: datetime) -> None:
@@ -268,7 +421,7 @@ def withdrawn(connection: Connection, source: str, transaction_id: str, now: dat
             events.c.posted_as == transaction_id,
             events.c.state == State.DELIVERED,
         )
-        .values(**(reopened(now + timedelta(seconds=1), Lane.RETRY) | {"reason": "repair"}))
+        .values(**(reopened(now + timedelta(seconds=1), Lane.RETRY) | {"reason": "withdrawn"}))
     )
 
 
@@ -279,12 +432,10 @@ _tells_of_movement = and_(
 )
 
 
-def _same_movement(source: str, kind: str, id: str) -> list[ColumnElement[bool]]:
-    return [
-        tellings.c.source == source,
-        tellings.c.kind == kind,
-        tellings.c.transaction_id == id,
-    ]
+_tells_of_original = and_(
+    tellings.c.source == movements.c.source,
+    tellings.c.transaction_id == movements.c.original_id,
+)
 
 
 @cache

@@ -300,6 +300,7 @@ def _delivery(row: AnyRow, token: str, *, has_slot: bool, interrupted: bool) -> 
         has_slot=has_slot,
         interrupted=interrupted,
         withdraws=row.withdraws,
+        posted_as=row.posted_as,
     )
 
 

@@ -175,6 +175,10 @@ tellings = Table(
     Column("kind", String(16)),
     Column("transaction_id", String(255)),
     Column("original_id", String(255)),
+    # As it was told: None is all that is left; cumulative is all so far.
+    Column("amount", Text),
+    Column("currency", String(3)),
+    Column("cumulative", Boolean),
     Column("recurrence", String(16)),
     Column("subscription_id", String(255)),
     Column("subscribed_at", Instant),
