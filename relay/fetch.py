@@ -79,7 +79,16 @@ class LiveApi:
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> Payload:
         """See Api.get. Raises FetchError: permanent for 400, 404, 410 and 422."""
-        status, body = _get(self._base + path, headers or {})
+        return self._read(path, headers or {})
+
+    def ask(self, path: str, question: Mapping[str, Any]) -> Payload:
+        """See Api.ask. Raises FetchError as `get` does."""
+        return self._read(path, {}, question)
+
+    def _read(
+        self, path: str, headers: Mapping[str, str], question: Mapping[str, Any] | None = None
+    ) -> Payload:
+        status, body = _get(self._base + path, headers, question)
         if status != 200:
             hint = {401: "; is the source's API key right?", 403: "; may the key read this?"}
             msg = f"the provider's API answered {status}{hint.get(status, '')}"
@@ -122,6 +131,10 @@ class RecordedApi:
                 return _payload(document.body, path)
         return None
 
+    def ask(self, path: str, question: Mapping[str, Any]) -> Payload:
+        """See Api.ask. Raises FetchError(not_fetched) when no document is left for it."""
+        return self.get(path)
+
     def _next_unnamed(self, path: str) -> Payload | None:
         for document in self._left:
             if document.path is None:
@@ -145,15 +158,23 @@ def _payload(body: bytes, path: str) -> Payload:
     return Payload.json(body.removeprefix(b"\xef\xbb\xbf"), f"$[{path}]")
 
 
-def _get(url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    """Status and body, within TIMEOUT and LARGEST. Raises FetchError."""
+def _get(
+    url: str, headers: Mapping[str, str], question: Mapping[str, Any] | None = None
+) -> tuple[int, bytes]:
+    """Status and body, within TIMEOUT and LARGEST; by POST if there is a question. Raises FetchError."""
     if not hasattr(_local, "session"):
         _local.session = requests.Session()
         _local.session.trust_env = False
         _local.session.headers["User-Agent"] = f"datafast-relay/{__version__}"
     try:
-        with _local.session.get(
-            url, headers=headers, timeout=TIMEOUT, allow_redirects=False, stream=True
+        with _local.session.request(
+            "GET" if question is None else "POST",
+            url,
+            headers=headers,
+            json=question,
+            timeout=TIMEOUT,
+            allow_redirects=False,
+            stream=True,
         ) as response:
             body = b""
             for piece in response.iter_content(65_536):

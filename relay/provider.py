@@ -16,10 +16,16 @@ functions and tables; `docs/add-a-provider.md` walks through one. Names in capit
 """
 
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache, partial
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import providers
@@ -40,6 +46,13 @@ class Api(Protocol):
 
     def get_or_none(self, path: str, headers: Mapping[str, str] | None = None) -> Payload | None:
         """The same for what is good to have: None when the provider refuses or does not know it."""
+        ...
+
+    def ask(self, path: str, question: Mapping[str, Any]) -> Payload:
+        """The JSON that a question, JSON too, is answered with, where reading is a POST.
+
+        What follows a `#` in `path` is not sent: it tells the answers of one address apart.
+        """
         ...
 
 
@@ -90,22 +103,63 @@ class Provider:
         return {setting.name: setting.default for setting in self.settings}
 
 
+# Where adapters of others register: an entry point names the module.
+ENTRY_POINTS = "datafast_relay.providers"
+
+_folders: list[Path] = []
+
+
+def add_folder(folder: Path) -> None:
+    """Also look for providers among the modules of this folder (`providers_folder:`)."""
+    if folder not in _folders:
+        _folders.append(folder)
+
+
 def names() -> list[str]:
     """The providers that exist, in alphabetical order."""
-    return sorted(module.name for module in pkgutil.iter_modules(providers.__path__))
+    return sorted(_modules())
+
+
+def _modules() -> dict[str, Callable[[], ModuleType]]:
+    """How to import each. The relay's own outdo a package's, and those a folder's."""
+    found: dict[str, Callable[[], ModuleType]] = {}
+    for folder in _folders:
+        for file in folder.glob("[a-z]*.py"):
+            found[file.stem] = partial(_import_file, file)
+    for each in metadata.entry_points(group=ENTRY_POINTS):
+        found[each.name] = each.load
+    for own in pkgutil.iter_modules(providers.__path__):
+        found[own.name] = partial(importlib.import_module, f"providers.{own.name}")
+    return found
+
+
+@cache
+def _import_file(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"relay_provider_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ImportError(file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look for their own names
+    spec.loader.exec_module(module)
+    return module
 
 
 def load(name: str) -> Provider:
     """The provider called `name`. Raises RelayError(unknown_provider) with the nearest names."""
-    if name not in names():
+    modules = _modules()
+    if name not in modules:
         near = get_close_matches(name, names(), n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names())}"
         raise RelayError("unknown_provider", f"there is no provider {name!r}; {hint}")
-    module = importlib.import_module(f"providers.{name}")
+    try:
+        module = modules[name]()
+    except Exception as error:
+        msg = f"the provider {name!r} cannot be imported: {type(error).__name__}: {error}"
+        raise RelayError("broken_provider", msg) from error
     wanted = ("TITLE", "DOCS", "SETUP", "SIGNATURE", "parse", "EVENTS")
     missing = [each for each in wanted if not hasattr(module, each)]
     if missing:
-        msg = f"providers/{name}.py lacks {', '.join(missing)}; docs/add-a-provider.md says more"
+        msg = f"the provider {name!r} lacks {', '.join(missing)}; docs/add-a-provider.md says more"
         raise RelayError("incomplete_provider", msg)
     optional = ("IGNORED", "SETTINGS", "fetch", "challenge", "acknowledge")
     return Provider(

@@ -131,4 +131,14 @@ class StandIn:
                 return Response('{"error": "not recorded"}', 404, content_type="application/json")
             return Response(found, content_type="application/json")
 
+        @app.post("/<path:_>")
+        def reply(_: str) -> Response:
+            # To a question: the answer whose mark (see Api.ask) stands in it.
+            asked = request.get_data(as_text=True)
+            for path, found in self._answers.items():
+                address, _, mark = path.partition("#")
+                if address == request.environ["REQUEST_URI"] and mark and mark in asked:
+                    return Response(found, content_type="application/json")
+            return Response('{"error": "not recorded"}', 404, content_type="application/json")
+
         return app
