@@ -127,7 +127,8 @@ def payment(provider: Provider, event: Event, currency: str | None = None) -> Pa
     if isinstance(found, Ignored):
         return found
     if found.kind is Kind.TRIAL:
-        found = replace(found, amount=Decimal(0), recurrence=None, currency=found.currency or "USD")
+        free = found.currency or currency or "USD"
+        found = replace(found, amount=Decimal(0), recurrence=None, currency=free)
     elif found.amount == 0:
         return zero(found)
     if found.amount is None and (found.kind not in TAKES_BACK or found.original_id is None):
