@@ -54,4 +54,4 @@ def major_units(data: Payload, *keys: Key) -> Decimal:
 def _bounded(place: Payload, amount: Decimal) -> Decimal:
     if abs(amount) >= _LARGEST:
         raise PayloadError("wrong_amount", place.path, "no payment is as large as this number")
-    return abs(amount)
+    return amount.copy_abs()

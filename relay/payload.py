@@ -116,6 +116,8 @@ class Payload:
             found._missing("a number")
         if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
             found._wrong("a number")
+        if isinstance(value, Decimal) and abs(value.adjusted()) > 60:
+            found._wrong("a number")  # before all its digits are written out
         text = f"{value:f}" if isinstance(value, Decimal) else str(value).strip()
         if not _PLAIN_NUMBER.fullmatch(text):
             found._wrong("a number")

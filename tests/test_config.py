@@ -11,9 +11,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from relay import config, provider
+from relay import config, declared, provider
 from relay.cli.providers import example
-from relay.config import Config, schemas
+from relay.config import Config, declaration, schemas
 from relay.errors import ConfigError
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.yaml"
@@ -124,6 +124,7 @@ def test_what_is_printed_for_a_provider_is_a_source_that_is_right(
     text = f"destinations:\n  main:\n    api_key: df_abc123\n{example(known)}\n"
     environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "value-of-some-length")
     environ[f"{name.upper()}_SECRET"] = known.signature.rehearse().secrets[0]
+    environ[f"{name.upper()}_API_BASE"] = "https://api.example.com"
     bare = load(tmp_path, text, **environ).sources[name]
     whole = load(tmp_path, text.replace("    # ", "    "), **environ).sources[name]
     for setting in known.settings:
@@ -742,7 +743,16 @@ def example_lines() -> Iterator[Line]:
         elif depth == 2 and section in {"destinations", "sources"}:
             block = found["name"]
         yield Line(
-            place=".".join(filter(None, (section if depth else "", block if depth > 2 else ""))),
+            place=".".join(
+                filter(
+                    None,
+                    (
+                        section if depth else "",
+                        block if depth > 2 else "",
+                        "mapping" if depth > 4 else "",
+                    ),
+                )
+            ),
             name=found["name"],
             value=found["value"] or "",
             comment=" ".join(comment),
@@ -757,6 +767,8 @@ def environment(folder: Path) -> dict[str, str]:
     environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "value-of-some-length")
     environ |= {"DATAFAST_API_KEY": "df_abc", "DATAFAST_ACCOUNT_TOKEN": "dft_abc"}
     for block in yaml.safe_load(text)["sources"].values():
+        if block["provider"] == declared.NAME:
+            continue
         for each in block.get("secrets", []):
             secret = provider.load(block["provider"]).signature.rehearse().secrets[0]
             environ[each.strip("${}")] = secret
@@ -779,7 +791,16 @@ def wanted() -> dict[tuple[str, str], Any]:
         for place, part in parts.items()
         for name, field in part.items()
     }
-    for name in shown_providers():
+    for schema in (
+        declaration.MappingSchema(),
+        declaration.SignatureSchema(),
+        declaration.RuleSchema(),
+    ):
+        for name, field in schema.fields.items():
+            shown = None if callable(field.load_default) else field.load_default
+            found[declared.NAME, name] = ... if field.required else shown
+    found[declared.NAME, "mapping"] = ...
+    for name in sorted(shown_providers() - {declared.NAME}):
         for setting in provider.load(name).settings:
             found[name, setting.name] = ... if setting.required else setting.default
     return {
@@ -801,12 +822,13 @@ def documented() -> dict[tuple[str, str], Line]:
     common = schemas.SourceSchema().fields
     found: dict[tuple[str, str], Line] = {}
     for line in example_lines():
-        section, _, block = line.place.partition(".")
+        section, block, inner = [*line.place.split("."), "", ""][:3]
         place = section
         if section == "destinations":
             place = "destination"
         elif section == "sources" and block:
-            place = "source" if line.name in common else sources[block]["provider"]
+            own = inner or line.name not in common
+            place = sources[block]["provider"] if own else "source"
         if "Default:" in line.comment or "Required." in line.comment:
             found.setdefault((place, line.name), line)
     return found

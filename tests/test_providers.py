@@ -150,6 +150,8 @@ def test_the_providers_own_sdk_agrees(sample: Sample) -> None:
         pytest.skip(f"proved otherwise: {sample.proof}")
     accepts = run_path(str(path))["accepts"]
     assert accepts(sample)
+    if not provider.load(sample.provider).signature.covers_body:
+        return
     forged = replace(sample.request, body=sample.request.body.replace(b"1", b"2", 1))
     assert not accepts(replace(sample, request=forged))
 

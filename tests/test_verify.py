@@ -16,7 +16,15 @@ from standardwebhooks import Webhook
 from relay import verify
 from relay.errors import VerificationError
 from relay.model import Headers, Received, Trust
-from relay.verify import BasicAuth, BodyHmac, Signature, StandardWebhooks, StaticToken, UrlSecret
+from relay.verify import (
+    BasicAuth,
+    BodyHmac,
+    Signature,
+    StandardWebhooks,
+    StaticToken,
+    TemplateHmac,
+    UrlSecret,
+)
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEY = "whsec_" + base64.b64encode(b"0123456789abcdef01234567").decode()
@@ -27,6 +35,7 @@ HMACS = [
     BodyHmac("X-Signature", algorithm="sha512", encoding="base64"),
     BodyHmac("X-Signature", algorithm="sha1", prefix="sha1="),
     BodyHmac("X-Signature", algorithm="md5"),
+    TemplateHmac("X-Signature", template="{timestamp}.{body}", timestamp_header="X-Timestamp"),
 ]
 STANDARD = [
     StandardWebhooks(),
@@ -171,6 +180,82 @@ def test_without_secrets_nothing_is_good() -> None:
     signed = BodyHmac("X-Signature").sign(received(), trust("secret"))
     assert refusal(BodyHmac("X-Signature"), signed, trust()) == "bad_signature"
     assert refusal(UrlSecret(), replace(received(), url_secret="x"), trust()) == "bad_url_secret"
+
+
+# HMAC of a template
+
+TIMED = TemplateHmac("X-Signature", timestamp_header="X-Timestamp")
+
+
+def test_the_template_says_what_is_signed() -> None:
+    scheme = TemplateHmac(
+        "X-Signature",
+        prefix="v1=",
+        template="v1:{timestamp}:{body}!",
+        timestamp_header="X-Timestamp",
+    )
+    stamp = str(int(NOON.timestamp()))
+    digest = hmac.new(b"secret", f'v1:{stamp}:{{"a": 1}}!'.encode(), hashlib.sha256).hexdigest()
+    request = received(b'{"a": 1}', ("X-Signature", f"v1={digest}"), ("X-Timestamp", stamp))
+    scheme.verify(request, trust("secret"))
+    assert scheme.sign(received(b'{"a": 1}'), trust("secret")).headers == request.headers.replaced(
+        x_timestamp=stamp, x_signature=f"v1={digest}"
+    )
+    assert scheme.signs_time
+    assert scheme.summary == "HMAC-SHA256 of v1:{timestamp}:{body}!"
+
+
+@pytest.mark.parametrize("body", [b"{body}{timestamp}", b"{timestamp}.", b"\xff{body}"])
+def test_what_looks_like_a_template_in_a_body_is_only_a_body(body: bytes) -> None:
+    stamp = str(int(NOON.timestamp()))
+    digest = hmac.new(b"secret", f"{stamp}.".encode() + body, hashlib.sha256).hexdigest()
+    TIMED.verify(received(body, ("X-Signature", digest), ("X-Timestamp", stamp)), trust("secret"))
+
+
+@pytest.mark.parametrize("unit", [1, 1000])
+@pytest.mark.parametrize(("seconds", "good"), [(0, True), (300, True), (301, False), (-301, False)])
+def test_a_signed_time_is_fresh_within_the_tolerance(
+    seconds: int,
+    good: bool,  # noqa: FBT001
+    unit: int,
+) -> None:
+    scheme = replace(TIMED, unit=unit)
+    signed = scheme.sign(received(), trust("secret"))
+    moved = replace(signed, received_at=NOON + timedelta(seconds=seconds))
+    assert is_good(scheme, moved, trust("secret")) is good
+    if not good:
+        assert refusal(scheme, moved, trust("secret")) == "stale_timestamp"
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([], "missing_header"),
+        (["1772366400", "1772366400"], "malformed_header"),
+        (["noon"], "malformed_timestamp"),
+        (["2026-03-01T12:00:00Z"], "malformed_timestamp"),
+        (["1772366401"], "bad_signature"),
+    ],
+)
+def test_another_time_than_the_signed_one_is_refused(values: list[str], reason: str) -> None:
+    signed = TIMED.sign(received(), trust("secret"))
+    assert signed.headers.get("x-timestamp") == "1772366400"
+    assert refusal(TIMED, with_headers(signed, "X-Timestamp", *values), trust("secret")) == reason
+
+
+def test_a_template_with_a_time_and_no_header_for_it_lets_nothing_in() -> None:
+    scheme = TemplateHmac("X-Signature")
+    signed = TIMED.sign(received(), trust("secret"))
+    assert refusal(scheme, signed, trust("secret")) == "missing_header"
+
+
+def test_a_template_without_a_time_asks_for_none() -> None:
+    scheme = TemplateHmac("X-Signature", template="salt{body}")
+    signed = scheme.sign(received(), trust("secret"))
+    assert not scheme.signs_time
+    assert signed.headers.get("x-timestamp") is None
+    scheme.verify(replace(signed, received_at=NOON + timedelta(days=9)), trust("secret"))
+    assert refusal(BodyHmac("X-Signature"), signed, trust("secret")) == "bad_signature"
 
 
 # Standard Webhooks

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from relay import provider
-from relay.config import DEFAULT_FILE
+from relay import config as configuration
+from relay import declared, provider
+from relay.config import DEFAULT_FILE, Source
 from relay.errors import RelayError
 from relay.model import Headers
 
@@ -36,10 +37,29 @@ def config_option(function: F) -> F:
         type=click.Path(path_type=Path, dir_okay=False),
         default=DEFAULT_FILE,
         envvar="RELAY_CONFIG",
+        is_eager=True,  # a source is looked up in it while the other arguments are read
         show_default=True,
         show_envvar=True,
         help="The configuration.",
     )(function)
+
+
+def source_option(function: F) -> F:
+    """`--source NAME`: one of the configuration, for what a provider's name does not say."""
+    return click.option(
+        "--source",
+        metavar="NAME",
+        is_eager=True,
+        help="A source of the configuration: its settings, and the block of `mapping`.",
+    )(function)
+
+
+def source_named(name: str, file: Path) -> Source:
+    """A source of the configuration. Raises ConfigError and BadParameter."""
+    sources = configuration.load(file).sources
+    if name not in sources:
+        raise click.BadParameter(f"no source is called {name!r}; there are: {', '.join(sources)}")
+    return sources[name]
 
 
 def headers_option(function: F) -> F:
@@ -80,10 +100,23 @@ class Provider(click.ParamType[provider.Provider]):
         """See click.ParamType."""
         if isinstance(value, provider.Provider):
             return value
+        if value == declared.NAME and ctx and "source" in ctx.params:
+            return self._declared(param, ctx)
         try:
             return provider.load(value)
         except RelayError as error:
             self.fail(error.message, param, ctx)
+
+    def _declared(self, param: click.Parameter | None, ctx: click.Context) -> provider.Provider:
+        """What one source's `mapping:` block says. An option that is not given is no text yet."""
+        source, file = ctx.params["source"], ctx.params.get("file")
+        if not isinstance(source, str):
+            self.fail("say whose block: --source NAME, and --config FILE", param, ctx)
+        file = Path(file) if isinstance(file, str | Path) else Path(DEFAULT_FILE)
+        found = source_named(source, file).provider
+        if found.name != declared.NAME:
+            self.fail(f"the provider of {source!r} is {found.name}", param, ctx)
+        return found
 
 
 class Content(click.ParamType[bytes]):

@@ -3,7 +3,6 @@
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,27 @@ import simplejson
 from relay import config as configuration
 from relay import diagnose, fetch, money, preview, provider, samples
 from relay.cli.options import (
+    ANSWER,
     CONTENT,
     MOMENT,
     PROVIDER,
     config_option,
     headers_option,
     settings_option,
+    source_named,
+    source_option,
 )
-from relay.config import checks
+from relay.config import DEFAULT_FILE, Source, checks
 from relay.model import Document, Headers, Received, Trust
 
 body_argument = click.argument("body", metavar="FILE", type=CONTENT)
 
 
-def settings_of(known: provider.Provider, given: Mapping[str, str]) -> dict[str, Any]:
-    """The provider's settings with what was given; a UsageError for what it does not have."""
-    found = known.defaults()
+def settings_of(
+    known: provider.Provider, given: Mapping[str, str], source: Source | None = None
+) -> dict[str, Any]:
+    """The provider's (or source's) settings with what was given; a UsageError for what it lacks."""
+    found = dict(source.settings) if source else known.defaults()
     for name, value in given.items():
         setting = next((it for it in known.settings if it.name == name), None)
         if setting is None:
@@ -41,6 +45,14 @@ def settings_of(known: provider.Provider, given: Mapping[str, str]) -> dict[str,
             raise click.UsageError(f"{name} is true or false")
         found[name] = value == "true" if isinstance(setting.default, bool) else value
     return found
+
+
+def owner_of(known: provider.Provider, source: str | None, file: Path | None) -> Source | None:
+    """The source that is meant, if one is named; a UsageError if it is another provider's."""
+    owner = source_named(source, file or Path(DEFAULT_FILE)) if source else None
+    if owner and owner.provider.name != known.name:
+        raise click.UsageError(f"the provider of {source!r} is {owner.provider.name}")
+    return owner
 
 
 def currency_code(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -67,10 +79,10 @@ provider_argument = click.argument("known", metavar="PROVIDER", type=PROVIDER)
 @click.option("--content-type", help="The request's content type, if it is not in a --header.")
 @click.option(
     "--fetched",
-    type=CONTENT,
+    type=ANSWER,
     multiple=True,
-    metavar="FILE",
-    help="An answer of the provider's API, as it came; may be given several times.",
+    metavar="[PATH=]FILE",
+    help="An answer of the provider's API, as it came, and the path that was asked; several times.",
 )
 @click.option(
     "--currency",
@@ -79,29 +91,34 @@ provider_argument = click.argument("known", metavar="PROVIDER", type=PROVIDER)
 )
 @click.option("--at", type=MOMENT, help="When it was received, for what tells no time (ISO 8601).")
 @settings_option
+@source_option
+@config_option
 def map_command(
     known: provider.Provider,
     body: bytes,
     headers: Headers,
     content_type: str | None,
-    fetched: tuple[bytes, ...],
+    fetched: tuple[tuple[str | None, bytes], ...],
     currency: str | None,
     at: datetime | None,
     settings: dict[str, str],
+    source: str | None,
+    file: Path,
 ) -> None:
     """Map one saved request body, without a server, a secret or a database; JSON on stdout.
 
     Exit code 1 if it cannot be mapped, with the path of what is wrong on stderr.
     """
     now = at or datetime.now(UTC)
+    owner = owner_of(known, source, file)
     if headers.get("content-type") is None:
         headers = headers.replaced(content_type=content_type or guessed_type(body))
     found = preview.preview(
         known,
         Received(body, headers, now, url=f"https://relay.example.com/webhooks/{known.name}"),
-        settings=settings_of(known, settings),
-        documents=[Document(None, answer, now) for answer in fetched],
-        currency=currency,
+        settings=settings_of(known, settings, owner),
+        documents=[Document(path, answer, now) for path, answer in fetched],
+        currency=currency or (owner.currency if owner else None),
     )
     click.echo(simplejson.dumps(found, use_decimal=True, indent=2, ensure_ascii=False))
 
@@ -127,9 +144,11 @@ def guessed_type(body: bytes) -> str:
     "--config",
     "file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    is_eager=True,
     help="Also try the secrets of this configuration's sources.",
 )
 @settings_option
+@source_option
 def verify_command(
     known: provider.Provider,
     body: bytes,
@@ -140,6 +159,7 @@ def verify_command(
     tolerance: float,
     file: Path | None,
     settings: dict[str, str],
+    source: str | None,
 ) -> None:
     """Is the signature of a saved request good? And if not, which mistake would explain it?"""
     request = Received(
@@ -149,7 +169,8 @@ def verify_command(
         url=url,
         url_secret=urlsplit(url).path.rpartition("/")[2] or None,
     )
-    trust = Trust(secrets, tolerance, settings_of(known, settings), fetch.download)
+    owner = owner_of(known, source, file)
+    trust = Trust(secrets, tolerance, settings_of(known, settings, owner), fetch.download)
     sources = configuration.load(file).sources.values() if file else ()
     others = {it.name: it.secrets for it in sources}
     verdict = diagnose.diagnose(known, request, trust, others)
@@ -192,7 +213,7 @@ def send_command(name: str, sample: str | None, file: Path, to: str | None) -> N
     if sample not in recorded:
         raise click.BadParameter(f"there is no sample {sample!r}; `relay send {name}` lists them")
     address = to or f"http://{config.server.bind}"
-    request = replace(recorded[sample].request, received_at=datetime.now(UTC))
+    request = rehearse.addressed(recorded[sample], config.server.public_url, name)
     signed = source.provider.signature.sign(request, flow.trust(source))
     answer = rehearse.post(f"{address}/webhooks/{name}", signed)
     click.echo(f"{answer.status_code} in {answer.elapsed.total_seconds() * 1000:.1f} ms")

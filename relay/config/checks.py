@@ -1,17 +1,27 @@
 """What is wrong with one value, in words that say what to write instead; None if nothing is."""
 
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 
+from jmespath import exceptions, lexer
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
+
+from relay import declared
 
 _PLACEHOLDER = re.compile(r"<.*>|\.\.\.|…|x{4,}|change-?me|your[-_ ].*|todo|secret", re.IGNORECASE)
 _PREFIX = re.compile(r"(whsec|dft?|live|test)_")
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+# What people write into JMESPath who think of another language, by the token it stumbles over.
+_MEANT = {
+    "=": "write == to compare",
+    "-": 'a name with a dash stands in double quotes: "customer-id"',
+    "$": "a path begins with its first name, without $",
+}
 _DRIVERS = {"sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg"}
 
 
@@ -61,3 +71,50 @@ def unknown(name: str, known: Iterable[str], what: str = "setting") -> str:
     if near:
         return f"there is no {what} {name!r}; did you mean {near[0]!r}?"
     return f"there is no {what} {name!r}; there are: {', '.join(known) or 'none'}"
+
+
+def expression(text: str) -> str | None:
+    """JMESPath that can be read, with the column of what cannot, and no function that is not there."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", PendingDeprecationWarning)  # `text` in backticks
+            parsed = declared.Expression(text)
+        told = next(_misused(text, parsed), None)
+    except PendingDeprecationWarning:
+        told = text.index("`"), "in backticks stands JSON; write a text in 'single quotes'"
+    except exceptions.ParseError as error:
+        told = error.lex_position, _out_of_place(error)
+    except (ValueError, RecursionError):
+        told = 0, "write the path of a value, such as data.id"
+    return told and f"JMESPath, column {told[0] + 1}: {told[1]}"
+
+
+def _out_of_place(error: exceptions.ParseError) -> str:
+    token = error.token_value
+    if token in {None, ""}:
+        return "it ends too early"
+    if isinstance(token, int):
+        return f"write the number in backticks: `{token}`"
+    if isinstance(error, exceptions.LexerError) and error.message.startswith("Unclosed"):
+        return f"what begins with {token[0]} does not end"
+    hint = _MEANT.get(token)
+    return f"{token!r} is out of place here" + (f"; {hint}" if hint else "")
+
+
+def _misused(text: str, parsed: declared.Expression) -> Iterator[tuple[int, str]]:
+    """What JMESPath can read, and would not do what is meant."""
+    before = ""
+    for token in lexer.Lexer().tokenize(text):
+        if before in {"eq", "ne"} and token["type"] == "quoted_identifier":
+            word = token["value"]
+            yield token["start"], f"\"{word}\" is the name of a field; write a text as '{word}'"
+        before = token["type"]
+    known = declared.Functions.FUNCTION_TABLE
+    for name, count in parsed.calls():
+        at = text.find(f"{name}(")
+        if name not in known:
+            yield at, unknown(name, known, "function")
+        else:
+            wanted = known[name]["signature"]
+            if count < len(wanted) or (count > len(wanted) and not wanted[-1].get("variadic")):
+                yield at, f"{name}() takes {len(wanted)}, not {count}"

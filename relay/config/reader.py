@@ -7,8 +7,8 @@ from typing import Any
 
 from marshmallow import Schema
 
-from relay import money, provider, yamlfile
-from relay.config import checks
+from relay import declared, money, provider, yamlfile
+from relay.config import checks, declaration
 from relay.config.nouns import Config, Destination, Server, Source, Work
 from relay.config.schemas import (
     WORDS,
@@ -155,9 +155,13 @@ class Reader:
         secret_names = ("secrets", *(setting.name for setting in own if setting.secret))
         block = self.files(block, path, secret_names)
         schema = with_settings(own)
-        if known is None and isinstance(block, dict):
+        also = [f"{it}_file" for it in secret_names]
+        if isinstance(block, dict) and block.get("provider") == declared.NAME:
+            also.append("mapping")
+            block = {key: value for key, value in block.items() if key != "mapping"}
+        elif known is None and isinstance(block, dict):
             block = {key: value for key, value in block.items() if key in schema.fields}
-        found = self.part(schema, block, path, [f"{it}_file" for it in secret_names])
+        found = self.part(schema, block, path, also)
         wanted = found.get("destination")
         if wanted is not None and wanted not in destinations:
             msg = checks.unknown(wanted, destinations, "destination")
@@ -188,6 +192,8 @@ class Reader:
         name = block.get("provider") if isinstance(block, dict) else None
         if not isinstance(name, str):
             return None
+        if name == declared.NAME:
+            return declaration.provider(self, block, path)
         try:
             return provider.load(name)
         except RelayError as error:
