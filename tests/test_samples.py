@@ -1,8 +1,6 @@
 """Recorded requests: their files, and the story that each provider's tell together."""
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay import fetch, mapping, provider, samples
-from relay.errors import PayloadError, RelayError
+from relay import provider, samples
+from relay.errors import RelayError
 from relay.model import Headers, Received
 from relay.samples import Sample
 
@@ -114,30 +112,6 @@ def test_a_sample_is_read_with_its_facts(tmp_path: Path) -> None:
 
 def test_a_provider_without_recorded_requests_has_none(tmp_path: Path) -> None:
     assert samples.of("nobody", tmp_path) == []
-
-
-# The story of each provider: the demo and the stand-in for its API rely on it
-
-
-def event_ids(sample: Sample) -> Iterator[str]:
-    """Every event that a request holds or turns out to hold."""
-    known = provider.load(sample.provider)
-    api = fetch.RecordedApi(sample.documents)
-    try:
-        for hint in mapping.events(known, sample.request, known.defaults() | dict(sample.settings)):
-            yield from {hint.id, *(event.id for event in mapping.complete(known, hint, api))}
-    except PayloadError:
-        assert "error" in sample.expected
-
-
-@each_name
-def test_an_event_is_told_by_one_recorded_request_only(name: str) -> None:
-    told = defaultdict(set)
-    for sample in samples.of(name):
-        for id in event_ids(sample):
-            told[id].add(sample.name)
-    assert told
-    assert {id: sorted(by) for id, by in told.items() if len(by) > 1} == {}
 
 
 @each_name
