@@ -124,6 +124,8 @@ class Courier:
             if isinstance(id, Decision):
                 return self.settle(delivery, id, notes=notes)
             body = mapping.body(payment, id)
+            if payment.original_id and delivery.posted_as != id:
+                self.store.posting(delivery, id)
         except PayloadError as error:
             return self.settle(delivery, Decision(State.DEAD, f"{error.reason}: {error.message}"))
         except FetchError as error:
@@ -213,10 +215,10 @@ class Courier:
         ended_at = self.now()
         attempt = Attempt(started_at, ended_at - started_at, f"DELETE {id}", outcome)
         decision = settle.decide(outcome, delivery, ended_at, random.random())  # noqa: S311
-        notes = {}
+        notes: dict[str, Any] = {}
         if outcome.result is Result.WITHDRAWN:
             self.store.withdrawn(source.name, id, ended_at)
-            notes = {"withdraws": False}
+            notes = {"withdraws": False, "posted_as": None}
         gate = destination.gate
         kept = self.store.settle(
             delivery, decision, ended_at, gate=gate, attempt=attempt, notes=notes

@@ -34,6 +34,7 @@ from relay.model import (
     State,
 )
 from relay.store import AnyRow, Memory, Scope, Store
+from relay.store.ledger import MOST_NEAR
 
 WAITS_FOR_FIRST = "waits_for_first_charge"
 WAITS_FOR_ORIGINAL = "waits_for_original"
@@ -52,6 +53,7 @@ _SUREST = (Recurrence.FIRST, Recurrence.RENEWAL, Recurrence.UNKNOWN, Recurrence.
 _INHERITED = ("customer_id", "email", "name", "visitor_id")
 # What a movement says that can be repaired, and how that is called.
 _REPAIRED = {"visitor_id": "visitor", "recurrence": "recurrence", "amount": "amount"}
+_HELD_AGAINST = {*TAKES_BACK, Kind.REINSTATED}
 _CAME_TO_NOTHING = {"already_taken_back", "nothing_to_reinstate", "unknown_amount"}
 _WHO = {
     "transaction_id": "payment",
@@ -134,15 +136,29 @@ def judge(case: Case, meaning: Payment | Ignored) -> Verdict:
             reconsider(case, teller)
         return Verdict(Ignored("already_told"), [_told_by(teller)])
     payment, evidence = identify(case, merge(case, meaning))
+    before = teller if teller and teller.event == case.delivery.id else None
     verdict = DECIDE[payment.kind](case, payment)
+    if before and payment.kind in _HELD_AGAINST and case.delivery.reason != Result.WITHDRAWN:
+        verdict = _as_before(payment, before, verdict)
     verdict = Verdict(verdict.result, [*verdict.evidence, *evidence])
     if isinstance(verdict.result, Decision):
         case.memory.hold(case.delivery, verdict.result, case.now, verdict.notes)
     elif isinstance(verdict.result, Payment):
         claim(case, verdict.result, teller)
-    elif news:
-        balance(case, payment.original_id)
+    elif news or before:
+        balance(case, payment.original_id, without=(payment.kind, payment.transaction_id))
     return verdict
+
+
+def _as_before(payment: Payment, before: AnyRow, verdict: Verdict) -> Verdict:
+    """The amount of a loss stays as it was decided: it may have been posted, and others rely on it."""
+    amount, place = Decimal(before.amount), before.recurrence and Recurrence(before.recurrence)
+    kept = replace(payment, amount=amount, currency=before.currency, recurrence=place)
+    found = verdict.result
+    if isinstance(found, Payment) and found.amount == amount:
+        return Verdict(kept, verdict.evidence)
+    why = f"{before.amount} {before.currency}, as decided before"
+    return Verdict(kept, [Evidence(payment.kind, why)])
 
 
 def claim(case: Case, payment: Payment, teller: AnyRow | None) -> None:
@@ -160,6 +176,8 @@ def claim(case: Case, payment: Payment, teller: AnyRow | None) -> None:
         if charge:
             case.memory.wake(HELD, [Scope("original_id", charge)], case.now)
         balance(case, charge)
+        if payment.kind is Kind.CHARGE:
+            _mark_back(case, payment.transaction_id)
 
 
 # One movement, told by several
@@ -351,7 +369,7 @@ def _losses(rows: Sequence[AnyRow], currency: str | None) -> list[Loss]:
     return list(found.values())
 
 
-def balance(case: Case, original_id: str | None) -> None:
+def balance(case: Case, original_id: str | None, without: Key | None = None) -> None:
     """What came to nothing and is needed now is judged again; what is too much or too little, marked."""
     told = case.memory.losses(original_id) if original_id else []
     original = case.memory.movement(Kind.CHARGE, original_id or "") if told else None
@@ -362,6 +380,7 @@ def balance(case: Case, original_id: str | None) -> None:
         it for it in case.memory.moved_back(original_id or "") if it.currency == original.currency
     ]
     decided = {(it.kind, it.transaction_id): it for it in rows if it.state is not State.IGNORED}
+    decided.pop(without or ("", ""), None)
     silent = {
         (it.kind, it.transaction_id): it.event
         for it in told
@@ -370,6 +389,7 @@ def balance(case: Case, original_id: str | None) -> None:
     for group in (TAKES_BACK, {Kind.REINSTATED}):
         said = {key: Decimal(it.amount) for key, it in decided.items()}
         said = {key: said.get(key, NOTHING if key in silent else it) for key, it in due.of.items()}
+        said |= {without: NOTHING} if without else {}
         missing = due.total(group) - _sum(said, group)
         for key in (it for it in due.of if missing and it[0] in group):
             lacks = due.of[key] - said[key]
@@ -427,12 +447,13 @@ def identify(case: Look, payment: Payment) -> tuple[Payment, list[Evidence]]:
     Money that goes back is looked for as its original is, at its original's time.
     """
     evidence = []
+    near = Sightings(case.memory)
     like = _original(case, payment) if payment.original_id else payment
     for what in _INHERITED:
         if getattr(payment, what):
             continue
         for scope in scopes(case, like):
-            row = _sighting(case, what, scope, like.occurred_at)
+            row = _sighting(near, what, scope, like.occurred_at)
             if row is not None:
                 found = {what: getattr(row, what)}
                 payment, like = replace(payment, **found), replace(like, **found)
@@ -468,13 +489,39 @@ def scopes(case: Look, payment: Payment) -> Iterator[Scope]:
             yield Scope(column, value)
 
 
-def _sighting(case: Look, what: str, scope: Scope, moment: datetime) -> AnyRow | None:
+class Sightings:
+    """Who was seen near a payment; each place is looked at once, whatever is looked for."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._rows: dict[tuple[Scope, bool], Sequence[AnyRow]] = {}
+
+    def find(self, what: str, scope: Scope, moment: datetime, *, after: bool) -> AnyRow | None:
+        """The telling that knows `what`: the last one up to `moment`, or the first one after it."""
+        key = (scope, after)
+        if key not in self._rows:
+            self._rows[key] = self._memory.near(scope, moment, after=after)
+        rows = self._rows[key]
+        found = [row for row in rows if getattr(row, what) is not None and _may_say(row, what)]
+        if not found and len(rows) == MOST_NEAR:
+            return self._memory.sighting(what, scope, moment, after=after)
+        # Of two at one moment, any will do, as long as it is the same one in any order of arrival.
+        at_once = [row for row in found if row.occurred_at == found[0].occurred_at]
+        return min(at_once, key=lambda row: getattr(row, what), default=None)
+
+
+def _may_say(row: AnyRow, what: str) -> bool:
+    """A site's key is public: it can say whose visit it was, no more."""
+    return what == "visitor_id" or row.event is not None
+
+
+def _sighting(near: Sightings, what: str, scope: Scope, moment: datetime) -> AnyRow | None:
     if scope.column == "email_key" and what != "visitor_id":
         return None  # two customers can share an address; only their visit is worth the risk
     if scope.column in {"customer_id", "email_key"}:
-        return case.memory.sighting(what, scope, moment + SAME_CHECKOUT)
-    found = case.memory.sighting(what, scope, moment)
-    return found or case.memory.sighting(what, scope, None, since=moment)
+        return near.find(what, scope, moment + SAME_CHECKOUT, after=False)
+    found = near.find(what, scope, moment, after=False)
+    return found or near.find(what, scope, moment, after=True)
 
 
 # What follows for others
@@ -553,8 +600,16 @@ def reconsider(case: Case, movement: AnyRow) -> None:
     marked = _mark_visitor(case, movement)
     if movement.kind == Kind.CHARGE and not marked:
         _mark_place(case, movement)
+    if movement.kind == Kind.CHARGE:
+        _mark_back(case, movement.transaction_id)
     if movement.original_id:
         balance(case, movement.original_id)
+
+
+def _mark_back(case: Case, charge: str) -> None:
+    """What goes back of a charge goes back to its visitor."""
+    for movement in case.memory.moved_back(charge):
+        _mark_visitor(case, movement)
 
 
 def identified(

@@ -35,11 +35,12 @@ def posted_as(
     if payment.kind not in TAKES_BACK or original is None or policy == "refund_id":
         return payment.transaction_id
     if delivery.reason == SWALLOWED or delivery.posted_as == payment.transaction_id:
-        return payment.transaction_id  # where it stands, or stood before
+        return payment.transaction_id  # it may stand there already
     charge = store.charged(source.name, original)
     if charge is not None and charge.refunded_by not in {None, delivery.id}:
         return payment.transaction_id  # one refund can go under the original's id
-    if policy == "auto" and not _is_all_of(charge, payment):
+    stays = delivery.posted_as == original  # it may stand there already
+    if policy == "auto" and not stays and not _is_all_of(charge, payment):
         return payment.transaction_id
     if charge is not None and charge.state is State.PENDING:
         waited = now - delivery.first_due_at  # so each wait is as long as all before it

@@ -19,7 +19,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -28,6 +28,7 @@ from flask import Flask
 from helpers import LEASE, Clock
 from requests.adapters import BaseAdapter
 from sqlalchemy import event
+from sqlalchemy.engine import Connection
 
 from relay import flow, ledger
 from relay.config import Config, Destination, Source
@@ -122,7 +123,9 @@ def day(text: str) -> datetime:
     clock = words.pop() if ":" in words[-1] else "12:00"
     if len(words) == 2:
         words.append("2026")
-    return datetime.strptime(f"{' '.join(words)} {clock} +0000", "%d %b %Y %H:%M %z").astimezone(UTC)
+    return datetime.strptime(f"{' '.join(words)} {clock} +0000", "%d %b %Y %H:%M %z").astimezone(
+        UTC
+    )
 
 
 def money(text: str | None) -> tuple[str | None, str | None]:
@@ -307,22 +310,20 @@ class Steps:
     """Counts the steps of deliveries (each call of the store, each request), and ends some there.
 
     `crashes` are how many steps after the last one, and whether before or after the step itself.
-    With `sure`, no answer of DataFast is ever lost.
     """
 
     def __init__(self) -> None:
         self.crashes: list[tuple[int, str]] = []
-        self.sure = False
         self._taken = 0
 
-    def run(self, step: Callable[[], Any], *, asks: bool = False) -> Any:
+    def run(self, step: Callable[[], Any]) -> Any:
         """Take a step; die before or after it, if this is the one."""
         self._taken += 1
         if not self.crashes or self._taken < self.crashes[0][0]:
             return step()
         self._taken = 0
         _, when = self.crashes.pop(0)
-        if when == "after" and not (asks and self.sure):
+        if when == "after":
             step()
         raise Crash
 
@@ -355,8 +356,7 @@ class InProcess(BaseAdapter):
                 method=request.method,
                 data=request.body,
                 headers=dict(request.headers),
-            ),
-            asks=True,
+            )
         )
         response = requests.Response()
         response.status_code = answer.status_code
@@ -394,12 +394,14 @@ class World:
 
     def begin(self, scenario: Scenario) -> "Life":
         """A new life; nothing is left of the one before."""
-        with self.store._writes.begin() as connection:
-            for table in reversed(metadata.sorted_tables):
-                connection.execute(table.delete())
+        self.store._writer.one(self._forget)
         self.box.reset()
         self.box.options = replace(self.box.options, refunds=scenario.reading)
         return Life(scenario, self, next(self._numbers))
+
+    def _forget(self, connection: Connection) -> None:
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(table.delete())
 
     def close(self) -> None:
         """End the sandbox."""
@@ -617,4 +619,3 @@ def net(held: Sequence[Held]) -> dict[str, Decimal]:
         amount = -it.amount if it.kind == "refund" else it.amount
         found[it.currency] = found.get(it.currency, Decimal(0)) + amount
     return found
-

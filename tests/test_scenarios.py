@@ -78,9 +78,7 @@ SUBSCRIPTIONS = [
     Scenario(
         "an annual plan with a coupon",
         [
-            charge(
-                "p1", "79.20 USD", "1 Feb", subscription="s1", visitor=ANN, recurrence="first"
-            ),
+            charge("p1", "79.20 USD", "1 Feb", subscription="s1", visitor=ANN, recurrence="first"),
             charge("p2", "99 USD", "1 Feb 2027", subscription="s1"),
         ],
         [new("p1", "79.20 USD", ANN), renewal("p2", "99 USD", ANN)],
@@ -143,7 +141,12 @@ SUBSCRIPTIONS = [
             charge("p3", "10 EUR", "1 Apr", recurrence="renewal"),
             charge("p4", "10 EUR", "1 Apr"),
         ],
-        [new("p1", "10 EUR"), renewal("p2", "10 EUR"), renewal("p3", "10 EUR"), new("p4", "10 EUR")],
+        [
+            new("p1", "10 EUR"),
+            renewal("p2", "10 EUR"),
+            renewal("p3", "10 EUR"),
+            new("p4", "10 EUR"),
+        ],
     ),
 ]
 
@@ -338,9 +341,7 @@ CUSTOMERS = [
             charge("p0", "1 EUR", "1 Feb", customer="c1", visitor=EVE),
             seen("cart", "28 Feb", email="ann@x.org", visitor=BOB),
             seen("activated", "1 Mar", subscription="s1", visitor=ANN),
-            charge(
-                "p1", "10 EUR", "1 Mar", subscription="s1", customer="c1", email="ann@x.org"
-            ),
+            charge("p1", "10 EUR", "1 Mar", subscription="s1", customer="c1", email="ann@x.org"),
         ],
         [
             new("p0", "1 EUR", EVE, customer="c1"),
@@ -651,7 +652,9 @@ REFUNDS = [
 
 # Disputes
 
-SAME_LOSS = "which of them is told first takes what the other tells of, and the sum is right at once"
+SAME_LOSS = (
+    "which of them is told first takes what the other tells of, and the sum is right at once"
+)
 DISPUTES = [
     Scenario(
         "two partial refunds and a chargeback that is won",

@@ -139,6 +139,10 @@ class Store:
 
         return self._writer.one(work)
 
+    def posting(self, delivery: Delivery, id: str) -> None:
+        """See queue.posting."""
+        self._writer.one(lambda connection: queue.posting(connection, delivery, id))
+
     def open_gates(self, gates: Sequence[str]) -> None:
         """See queue.open_gates."""
         self._writer.one(lambda connection: queue.open_gates(connection, gates))

@@ -37,6 +37,8 @@ _LOCK = text("SELECT pg_advisory_xact_lock(7202115891)")
 
 # More are not looked at again when one telling says something new.
 _MOST_AFFECTED = 100
+# So many are looked at together when somebody is looked for; what is farther is asked for by name.
+MOST_NEAR = 20
 
 
 @dataclass(frozen=True, order=True)
@@ -177,23 +179,23 @@ class Memory:
         )
         return self._first(said) is not None
 
-    def sighting(
-        self, what: str, scope: Scope, latest: datetime | None, since: datetime | None = None
-    ) -> AnyRow | None:
-        """The telling that knows `what` in this scope: the last one up to `latest`.
+    def near(self, scope: Scope, moment: datetime, *, after: bool) -> Sequence[AnyRow]:
+        """The last tellings up to a moment, or the first ones after it; MOST_NEAR at most."""
+        return self._all(self._seen(scope, moment, after=after).limit(MOST_NEAR))
 
-        With `since`: the first one from then on, instead.
-        """
-        told = select(tellings).where(
-            scope.clause(self._source, self._site), tellings.c[what].is_not(None)
-        )
+    def sighting(self, what: str, scope: Scope, moment: datetime, *, after: bool) -> AnyRow | None:
+        """The nearest of them that knows `what`, however far it is."""
+        told = self._seen(scope, moment, after=after).where(tellings.c[what].is_not(None))
         if what != "visitor_id":  # a site's key is public: it can say whose visit it was, no more
             told = told.where(tellings.c.event.is_not(None))
-        # Of two at one moment, any will do, as long as it is the same one in any order of arrival.
-        at, value = tellings.c.occurred_at, tellings.c[what]
-        if since is not None:
-            return self._first(told.where(at > since).order_by(at, value))
-        return self._first(told.where(at <= latest).order_by(at.desc(), value))
+        return self._first(told.order_by(tellings.c[what]))
+
+    def _seen(self, scope: Scope, moment: datetime, *, after: bool) -> Select[Any]:
+        at = tellings.c.occurred_at
+        told = select(tellings).where(scope.clause(self._source, self._site))
+        if after:
+            return told.where(at > moment).order_by(at)
+        return told.where(at <= moment).order_by(at.desc())
 
     # Decisions
 

@@ -207,6 +207,11 @@ def settle(
     return kept
 
 
+def posting(connection: Connection, delivery: Delivery, id: str) -> None:
+    """The delivery is about to be posted under this id: should the worker die, it stays there."""
+    _change(connection, delivery, {"posted_as": id})
+
+
 def give_back(connection: Connection, delivery: Delivery, now: datetime) -> None:
     """The delivery was claimed and not begun: it is due again at once, for anybody."""
     _change(connection, delivery, {"due_at": now, "lease": None})

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.engine import Connection
 
-from relay.model import TAKES_BACK, Document, Kind, Lane, State
+from relay.model import TAKES_BACK, Document, Kind, Lane, Result, State
 from relay.store.inbox import INSERT, reopened
 from relay.store.queue import received
 from relay.store.schema import (
@@ -127,10 +127,12 @@ def kept_documents(connection: Connection, id: int) -> list[Document]:
 
 
 def results(connection: Connection, id: int) -> set[str]:
-    """What the attempts made so far came to."""
-    return set(
-        connection.execute(select(attempts.c.result).where(attempts.c.event == id)).scalars()
-    )
+    """What the attempts came to that were made since it was last deleted at DataFast."""
+    tried = select(attempts.c.result).where(attempts.c.event == id).order_by(attempts.c.id)
+    found: list[str] = []
+    for result in connection.execute(tried).scalars():
+        found = [] if result == Result.WITHDRAWN else [*found, result]
+    return set(found)
 
 
 def replay(connection: Connection, wanted: Filter, now: datetime) -> int:
