@@ -316,6 +316,10 @@ class Steps:
         self.crashes: list[tuple[int, str]] = []
         self._taken = 0
 
+    def die(self, *crashes: tuple[int, str]) -> None:
+        """Die so many steps from now."""
+        self.crashes, self._taken = list(crashes), 0
+
     def run(self, step: Callable[[], Any]) -> Any:
         """Take a step; die before or after it, if this is the one."""
         self._taken += 1

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from helpers import LEASE
 from scenarios import (
     ANN,
     Arrival,
@@ -36,6 +37,7 @@ from scenarios import (
 
 from relay.losses import Loss, shares
 from relay.model import Kind
+from relay.sandbox.faults import Fault
 from relay.store import Store
 
 Lived = Callable[..., Life]
@@ -163,6 +165,35 @@ def test_money_that_returns_says_how_much_was_taken(lived: Lived) -> None:
         returned("w1", "10 EUR", "2 Apr", "p1"),
     )
     assert life.evidence("reinstated:w1") == ["reinstated: 10 of 10 that were taken back"]
+
+
+def test_the_amount_of_a_loss_stays_while_it_may_have_been_posted(lived: Lived) -> None:
+    """A worker dies over a refund of all that is left; then a part of it is told of."""
+    life = lived(charge("p1", "10 EUR", "1 Mar"))
+    life.arrive(refund("r2", None, "3 Mar", "p1"))
+    (delivery,) = life.claim(1)
+    life.steps.die((6, "after"))
+    assert not life.deliver(delivery)
+    assert len(life.held()) == 2  # it was posted, and nobody wrote it down
+    life.arrive(refund("r1", "4 EUR", "2 Mar", "p1"))
+    life.deliver_all()
+    life.clock.now += LEASE
+    life.deliver_all()
+    assert life.held() == [new("p1", "10 EUR"), taken("r2", "10 EUR")]
+    assert life.reason("refund:r1") == "already_taken_back"
+
+
+def test_a_teller_that_dies_lets_those_speak_that_were_silent(lived: Lived) -> None:
+    life = lived(charge("p0", "10 EUR", "1 Mar"))
+    life.arrive(charge("p1", "10 ZZZ", "1 Mar", by="order"))
+    life.box.faults.set(Fault(status=503), 1)
+    life.deliver_all()
+    life.arrive(charge("p1", "10 EUR", "1 Mar", by="invoice"))
+    life.deliver_all()
+    assert life.reason("charge:p1:invoice") == "already_told"
+    life.pass_until()
+    assert life.reason("charge:p1:order").startswith("rejected: ")
+    assert life.held() == [new("p0", "10 EUR"), new("p1", "10 EUR")]
 
 
 # Whose it was

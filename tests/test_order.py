@@ -76,7 +76,7 @@ def live_through(life: Life, day: Day) -> None:
     for arrival in scenario.arrivals:
         if arrival.type == "identified":
             life.arrive(arrival)
-    life.steps.crashes = [] if in_doubt else list(day.crashes)
+    life.steps.die(*([] if in_doubt else day.crashes))
     for moment in day.moments:
         life.arrive(scenario.arrivals[moment.arrival])
         claimed = life.claim(moment.claimed) if moment.claimed else []

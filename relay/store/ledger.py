@@ -173,7 +173,7 @@ class Memory:
             return True
         said = select(tellings.c.id).where(
             Scope(near, telling[near]).clause(self._source, self._site),
-            *(tellings.c[name].is_not_distinct_from(telling[name]) for name in keys),
+            *(tellings.c[name] == telling[name] for name in keys if telling[name]),
             tellings.c.event.is_not(None),
             tellings.c.event != event,
         )
